@@ -1,0 +1,69 @@
+import { IndexError, type Tensor, detach, matmulT, overrideRows, takeRows } from "@neolog/tensor";
+import { Module } from "./module.ts";
+import { blank } from "./init.ts";
+
+/** A table of token vectors, weight [vocab, hidden]; `unembed` is the head tied to it. */
+export class Embedding extends Module {
+  weight: Tensor;
+  readonly #paddingIdx: number | null;
+
+  constructor(weight: Tensor, paddingIdx: number | null = null) {
+    super();
+    this.weight = weight;
+    this.#paddingIdx = paddingIdx;
+  }
+  get num_embeddings(): number {
+    return this.weight.shape[0]!;
+  }
+  get embedding_dim(): number {
+    return this.weight.shape[1]!;
+  }
+  /** The id whose lookups give no gradient, or null. */
+  get padding_idx(): number | null {
+    return this.#paddingIdx;
+  }
+
+  /** ids [n] → [n, hidden]. Throws IndexError for an id outside the table. */
+  forward(ids: Int32Array): Tensor {
+    const outside = ids.find((id) => id < 0 || id >= this.num_embeddings);
+    if (outside !== undefined) {
+      throw new IndexError("Embedding", `token ids must be in [0, ${this.num_embeddings})`, outside);
+    }
+    const x = takeRows(this.weight, ids);
+    return this.weight.tracked ? this.withoutPaddingGradient(ids, x) : x;
+  }
+
+  /** hidden [..., hidden] → logits [..., vocab] */
+  unembed(x: Tensor): Tensor {
+    return matmulT(x, this.weight);
+  }
+
+  /** x [n, hidden] with the gradient stopped at positions whose id is `padding_idx`. */
+  withoutPaddingGradient(ids: Int32Array, x: Tensor): Tensor {
+    const padding = this.#paddingIdx;
+    if (padding === null || !ids.includes(padding)) return x;
+    return overrideRows(
+      x,
+      detach(x),
+      ids.map((id, i) => (id === padding ? i : -1)),
+    );
+  }
+}
+
+/** An Embedding whose values are still to be loaded. */
+export const embedding = (vocabSize: number, hiddenSize: number, paddingIdx: number | null = null): Embedding =>
+  new Embedding(blank([vocabSize, hiddenSize]), paddingIdx);
+
+/** A head without parameters of its own: logits through the embedding that `embedding()` finds, adapted or not. */
+export class TiedHead extends Module {
+  readonly #embedding: () => { unembed(x: Tensor): Tensor };
+
+  constructor(find: () => { unembed(x: Tensor): Tensor }) {
+    super();
+    this.#embedding = find;
+  }
+  /** x [..., hidden] → [..., vocab] */
+  forward(x: Tensor): Tensor {
+    return this.#embedding().unembed(x);
+  }
+}

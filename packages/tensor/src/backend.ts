@@ -1,0 +1,64 @@
+import type { DType, TypedArray } from "./dtype.ts";
+import type { Layout } from "./layout.ts";
+import type { FusedName, OpAttrs } from "./op.ts";
+
+/** A run of `length` elements that a backend owns. */
+export interface Buffer {
+  readonly dtype: DType;
+  readonly length: number;
+}
+
+/** A buffer seen through a layout: what kernels take. */
+export interface View {
+  readonly buffer: Buffer;
+  readonly layout: Layout;
+}
+
+export type Reduction = "sum" | "max" | "min" | "argmax";
+export type Distribution = "uniform" | "normal";
+
+/**
+ * Four memory calls and eight kernels. Kernels write `out`, allocate nothing that outlives them and do not check: ops did.
+ * Only pointwise, copy, fill and matmul see arbitrary strides; all other views are contiguous.
+ */
+export interface Backend {
+  readonly name: string;
+  /** What was chosen and why, for people. */
+  readonly info: Readonly<Record<string, string | number | boolean>>;
+  /** Keeps K1 and K2: an element's bytes depend neither on other sizes of the call nor on threads. */
+  readonly exact: boolean;
+  /** Buffers allocated and not yet freed. */
+  readonly live: number;
+  /** Bytes in live buffers, now and at most so far. */
+  readonly bytes: { readonly live: number; readonly peak: number };
+  readonly dtypes: readonly DType[];
+
+  allocate(dtype: DType, length: number): Buffer;
+  /** Copies `data` into the buffer from element `at`. */
+  write(buffer: Buffer, data: TypedArray, at?: number): void;
+  /** A copy of `length` elements from element `at`. */
+  read(buffer: Buffer, at: number, length: number): Promise<TypedArray>;
+  /** The same at once; absent where a device cannot. */
+  readSync?(buffer: Buffer, at: number, length: number): TypedArray;
+  free(buffer: Buffer): void;
+
+  /** out[i] = expression(inputs[0][i], …); inputs are expanded to out's shape, or numbers. `out` may be one of the inputs. */
+  pointwise(expression: string, out: View, inputs: readonly (View | number)[]): void;
+  /** x [outer, n, inner] → out [outer, inner]; argmax gives the first index (int32) of the maximum, NaN counting as largest. */
+  reduce(reduction: Reduction, out: View, x: View): void;
+  /** out[…, i, j] = Σ_p a[…, i, p]·b[…, p, j]; a and b are expanded to out's batch axes; any may be bfloat16 or float16. */
+  matmul(out: View, a: View, b: View): void;
+  /** out[i] = table[ids[i]]; a negative id gives a row of zeros. table [V, D] of any float dtype, ids int32 [n], out [n, D]. */
+  takeRows(out: View, table: View, ids: View): void;
+  /** out[ids[i]] += rows[i] in ascending i; negative ids are skipped. out [V, D], rows [n, D]. */
+  addRows(out: View, rows: View, ids: View): void;
+  /** out[i] = x[i], converting the dtype; the shapes agree. */
+  copy(out: View, x: View): void;
+  fill(out: View, value: number): void;
+  /** Element i depends on (seed, i) only; see random.ts. */
+  random(distribution: Distribution, out: View, seed: number): void;
+  /** Optional one-pass kernels; each is defined by the composite of the same name in ops/. Inputs and out are contiguous. */
+  readonly fused?: {
+    readonly [N in FusedName]?: (out: View, inputs: readonly View[], attrs: OpAttrs[N]) => void;
+  };
+}

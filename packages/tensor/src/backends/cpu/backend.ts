@@ -1,0 +1,3 @@
+import { ReferenceBackend } from "../reference/backend.ts";
+
+export class CpuBackend extends ReferenceBackend {}

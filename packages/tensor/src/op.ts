@@ -1,0 +1,147 @@
+import type { Backend, View } from "./backend.ts";
+import type { DType } from "./dtype.ts";
+import { BackendError, type Shape } from "./errors.ts";
+import { type Layout, contiguousLayout, isContiguous, sizeOf } from "./layout.ts";
+import type { PointwiseName } from "./ops/pointwise.ts";
+import { Tensor, isTracked } from "./tensor.ts";
+
+/** What ops take: a tensor, or a number that broadcasts. */
+export type Operand = Tensor | number;
+
+/** Attributes of the ops that have a composite in ops/ and may have a one-pass kernel. */
+export interface FusedAttrs {
+  softmax: null;
+  logSoftmax: null;
+  layerNorm: { readonly eps: number };
+  rmsNorm: { readonly eps: number };
+  rope: { readonly interleaved: boolean };
+  attention: { readonly scale: number; readonly softcap: number | null };
+  crossEntropy: { readonly ignoreIndex: number };
+}
+export type FusedName = keyof FusedAttrs;
+
+/** Every differentiable op with what its gradient needs beside inputs and output. */
+export interface OpAttrs extends Record<PointwiseName, null>, FusedAttrs {
+  sum: { readonly axes: readonly number[] };
+  max: { readonly axes: readonly number[] };
+  min: { readonly axes: readonly number[] };
+  matmul: null;
+  takeRows: { readonly ids: Tensor };
+  scatterRows: { readonly ids: Tensor };
+  overrideColumns: { readonly columns: Int32Array };
+  cast: { readonly dtype: DType };
+  contiguous: null;
+  reshape: { readonly shape: Shape };
+  permute: { readonly axes: readonly number[] };
+  expand: { readonly shape: Shape };
+  slice: {
+    readonly axis: number;
+    readonly start: number;
+    readonly size: number;
+    readonly step: number;
+  };
+  cat: { readonly axis: number };
+  checkpoint: { readonly replay: (...inputs: Tensor[]) => Tensor };
+}
+export type OpName = keyof OpAttrs;
+
+/** Where a tensor came from: enough to differentiate it, nothing about how. */
+export interface Source<N extends OpName = OpName> {
+  readonly op: N;
+  readonly inputs: readonly Operand[];
+  readonly attrs: OpAttrs[N];
+}
+
+let recording = true;
+
+/** Runs `f` without provenance: nothing made inside has a source. `f` must be synchronous. */
+export function untracked<T>(f: () => T): T {
+  const before = recording;
+  recording = false;
+  try {
+    return f();
+  } finally {
+    recording = before;
+  }
+}
+
+/** The source to record for a result, or null when no gradient can reach it. */
+export function provenance<N extends OpName>(op: N, inputs: readonly Operand[], attrs: OpAttrs[N]): Source | null {
+  return recording && inputs.some(isTracked) ? { op, inputs, attrs } : null;
+}
+
+/** The one backend of the inputs. Throws BackendError when they live on several. */
+export function commonBackend(op: string, inputs: readonly Operand[]): Backend {
+  let backend: Backend | null = null;
+  for (const x of inputs) {
+    if (typeof x === "number") continue;
+    if (backend && backend !== x.backend) {
+      throw new BackendError(`${op}: tensors must be on one backend, got ${backend.name} and ${x.backend.name}`);
+    }
+    backend = x.backend;
+  }
+  if (!backend) throw new BackendError(`${op}: at least one argument must be a tensor, got numbers only`);
+  return backend;
+}
+
+/** The seam of every op that computes: allocates the result, lets `kernel` fill it, records where it came from. */
+export function execute<N extends OpName>(
+  op: N,
+  inputs: readonly Operand[],
+  attrs: OpAttrs[N],
+  { shape, dtype }: { readonly shape: Shape; readonly dtype: DType },
+  kernel: (backend: Backend, out: View) => void,
+): Tensor {
+  const backend = commonBackend(op, inputs);
+  const buffer = backend.allocate(dtype, sizeOf(shape));
+  try {
+    kernel(backend, { buffer, layout: contiguousLayout(shape) });
+  } catch (error) {
+    backend.free(buffer);
+    throw error;
+  }
+  return Tensor.over(backend, buffer, shape, provenance(op, inputs, attrs));
+}
+
+/** The seam of every op that only looks differently at its input. */
+export function relayout<N extends OpName>(op: N, x: Tensor, attrs: OpAttrs[N], layout: Layout): Tensor {
+  x.view(op);
+  return Tensor.viewing(x, layout, provenance(op, [x], attrs));
+}
+
+/** Runs the backend's one-pass kernel where it has one, else the composite that defines the op. */
+export function fused<N extends FusedName>(
+  op: N,
+  inputs: readonly Tensor[],
+  attrs: OpAttrs[N],
+  shape: Shape,
+  composite: () => Tensor,
+): Tensor {
+  const kernel = commonBackend(op, inputs).fused?.[op];
+  if (!kernel) return composite();
+  return execute(op, inputs, attrs, { shape, dtype: "float32" }, (_, out) => {
+    withContiguous(op, inputs, (views) => kernel(out, views, attrs));
+  });
+}
+
+/** Calls `use` with row-major views of the tensors; what had to be copied is freed afterwards. */
+export function withContiguous(op: string, inputs: readonly Tensor[], use: (views: View[]) => void): void {
+  const copies: { backend: Backend; view: View }[] = [];
+  try {
+    use(
+      inputs.map((x) => {
+        const view = x.view(op);
+        if (isContiguous(view.layout)) return view;
+        const copy = {
+          buffer: x.backend.allocate(x.dtype, x.size),
+          layout: contiguousLayout(x.shape),
+        };
+        copies.push({ backend: x.backend, view: copy });
+        x.backend.copy(copy, view);
+        return copy;
+      }),
+    );
+  } finally {
+    for (const { backend, view } of copies) backend.free(view.buffer);
+  }
+}

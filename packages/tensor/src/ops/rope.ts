@@ -1,0 +1,35 @@
+import { ShapeError } from "../errors.ts";
+import { broadcastShapes, sameShape } from "../layout.ts";
+import { fused } from "../op.ts";
+import type { Tensor } from "../tensor.ts";
+import { cat, reshape, slice, stack } from "./movement.ts";
+import { add, mul, sub } from "./pointwise.ts";
+
+/**
+ * Rotary position embedding: each pair (x₁, x₂) of the last axis turns by its angle, (x₁·cos − x₂·sin, x₂·cos + x₁·sin).
+ * x [..., T, D]; cos and sin [..., T, D/2] broadcast to it. Pairs are (i, i + D/2) as in Llama checkpoints, or (2i, 2i + 1)
+ * when `interleaved`. Su et al. 2021, https://arxiv.org/abs/2104.09864
+ */
+export function rope(x: Tensor, cos: Tensor, sin: Tensor, interleaved = false): Tensor {
+  const half = x.shape.at(-1)! / 2;
+  const pairs = [...x.shape.slice(0, -1), half];
+  if (!sameShape(cos.shape, sin.shape) || !sameShape(broadcastShapes("rope", cos.shape, pairs), pairs)) {
+    throw new ShapeError(
+      "rope",
+      "cos and sin must broadcast to x with half its last axis",
+      x.shape,
+      cos.shape,
+      sin.shape,
+    );
+  }
+  return fused("rope", [x, cos, sin], { interleaved }, x.shape, () => {
+    if (!interleaved) {
+      const x1 = slice(x, -1, 0, half);
+      const x2 = slice(x, -1, half);
+      return cat([sub(mul(x1, cos), mul(x2, sin)), add(mul(x2, cos), mul(x1, sin))], -1);
+    }
+    const x1 = slice(x, -1, 0, undefined, 2);
+    const x2 = slice(x, -1, 1, undefined, 2);
+    return reshape(stack([sub(mul(x1, cos), mul(x2, sin)), add(mul(x2, cos), mul(x1, sin))], -1), x.shape);
+  });
+}
