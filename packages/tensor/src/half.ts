@@ -31,7 +31,7 @@ export function toFloat16(value: number): number {
   const bits = u32[0]!;
   const sign = (bits >>> 16) & 0x8000;
   if (value !== value) return sign | 0x7e00;
-  const magnitude = Math.abs(f32[0]!);
+  const magnitude = Math.abs(f32[0]);
   if (magnitude >= 65520) return sign | 0x7c00;
   if (magnitude < 2 ** -14) return sign | roundHalfEven(magnitude * 2 ** 24);
   const exponent = ((bits >>> 23) & 0xff) - 127;

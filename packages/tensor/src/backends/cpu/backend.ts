@@ -4,7 +4,7 @@ import { contiguousLayout, sizeOf } from "../../layout.ts";
 import { normalAt, uniformAt } from "../../random.ts";
 import { type HostBuffer, HostMemory } from "../hostMemory.ts";
 import { copy, fill } from "./copy.ts";
-import { fused } from "./fused/index.ts";
+import { fused } from "./fused.ts";
 import { matmul } from "./matmul.ts";
 import { pointwise } from "./pointwise.ts";
 import { reduce } from "./reduce.ts";

@@ -65,6 +65,7 @@ export function compile(parameters: readonly string[], body: string): (...args: 
   for (const dtype of ["bfloat16", "float16"] as const)
     if (body.includes(`${dtype}[`)) scope[dtype] = wideningTable(dtype);
   const text = `"use strict"; return (${parameters.join(", ")}) => {\n${body}\n};`;
+  // oxlint-disable-next-line typescript/no-implied-eval -- kernels are compiled from expressions, never from input
   return new Function(...Object.keys(scope), text)(...Object.values(scope));
 }
 

@@ -1,3 +1,0 @@
-import type { Backend } from "../../../backend.ts";
-
-export const fused: NonNullable<Backend["fused"]> = {};
