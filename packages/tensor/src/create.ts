@@ -86,9 +86,15 @@ export const rand = random("uniform");
 /** Standard normal; the same seed gives the same values on every backend, up to rounding. */
 export const randn = random("normal");
 
+/** Takes `t` out of every scope: it lives until `dispose()`. */
+export function persist(t: Tensor): Tensor {
+  release(t);
+  return t;
+}
+
 /** Makes `t` a leaf that trains: its gradient is collected, and it lives until `dispose()`, whatever scope it was made in. */
 export function parameter(t: Tensor): Tensor {
-  release(t);
+  persist(t);
   t.source = null;
   t.requiresGrad = true;
   return t;

@@ -41,7 +41,7 @@ export interface OpAttrs extends Record<PointwiseName, null>, FusedAttrs {
     readonly step: number;
   };
   cat: { readonly axis: number };
-  checkpoint: { readonly replay: (...inputs: Tensor[]) => Tensor };
+  checkpoint: { readonly replay: (...inputs: Tensor[]) => Tensor; readonly captured: number };
 }
 export type OpName = keyof OpAttrs;
 
@@ -55,9 +55,14 @@ export interface Source<N extends OpName = OpName> {
 let recording = true;
 
 /** Runs `f` without provenance: nothing made inside has a source. `f` must be synchronous. */
-export function untracked<T>(f: () => T): T {
+export const untracked = <T>(f: () => T): T => withRecording(false, f);
+
+/** Runs `f` with provenance, also inside `untracked`: how a gradient rule replays a forward pass. */
+export const retracked = <T>(f: () => T): T => withRecording(true, f);
+
+function withRecording<T>(on: boolean, f: () => T): T {
   const before = recording;
-  recording = false;
+  recording = on;
   try {
     return f();
   } finally {
