@@ -1,1 +1,11 @@
-export {};
+export { AutoModelForCausalLM } from "./autoModel.ts";
+export { CausalLM, type CausalLMOutput, type ModelInputs } from "./causalLm.ts";
+export { ModelConfigError, type PretrainedConfig } from "./config.ts";
+export type { GenerateOptions } from "./generate.ts";
+export { Gpt2LMHeadModel } from "./gpt2.ts";
+export { KvCache } from "./kvCache.ts";
+export { LlamaForCausalLM } from "./llama.ts";
+export * from "./logits.ts";
+export type { FromPretrainedOptions } from "./pretrained.ts";
+export { ARCHITECTURES, architectureOf } from "./registry.ts";
+export type { TokenEmbedding, TokenHead } from "./tokenModules.ts";

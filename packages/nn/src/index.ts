@@ -1,3 +1,4 @@
+export * from "./activation.ts";
 export * from "./conv1d.ts";
 export * from "./embedding.ts";
 export * from "./init.ts";
@@ -7,4 +8,5 @@ export * from "./module.ts";
 export * from "./nearest.ts";
 export * from "./replace.ts";
 export * from "./rmsNorm.ts";
+export * from "./rope.ts";
 export * from "./stateDict.ts";

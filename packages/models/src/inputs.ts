@@ -1,0 +1,67 @@
+import { ShapeError, type Tensor, intTensor } from "@neolog/tensor";
+
+/** Rows of equal length, or an int32 tensor [B, T]. */
+export type IdMatrix = readonly (readonly number[])[] | Tensor;
+
+/** A matrix of integers on the host, row-major. */
+export interface HostMatrix {
+  readonly values: Int32Array;
+  readonly rows: number;
+  readonly columns: number;
+}
+
+/** Brings ids to the host. Throws ShapeError for rows of unequal length. */
+export function toHost(name: string, matrix: IdMatrix): HostMatrix {
+  if (!Array.isArray(matrix)) {
+    const t = matrix as Tensor;
+    const [rows, columns] = t.shape;
+    if (t.shape.length !== 2) throw new ShapeError(name, "a tensor [B, T] is needed", t.shape);
+    return { values: Int32Array.from(t.dataSync()), rows: rows!, columns: columns! };
+  }
+  const rows = matrix as readonly (readonly number[])[];
+  const columns = rows[0]?.length ?? 0;
+  const uneven = rows.find((row) => row.length !== columns);
+  if (uneven) throw new ShapeError(name, "rows must have one length; pad them", [columns], [uneven.length]);
+  return { values: Int32Array.from(rows.flat()), rows: rows.length, columns };
+}
+
+/** The same, checked against the size of input_ids. */
+export function toHostLike(name: string, matrix: IdMatrix, rows: number, columns: number): HostMatrix {
+  const host = toHost(name, matrix);
+  if (host.rows !== rows || host.columns !== columns) {
+    throw new ShapeError(name, "the size must follow input_ids", [host.rows, host.columns], [rows, columns]);
+  }
+  return host;
+}
+
+/** Targets of a causal language model: position t predicts label t + 1; −100 at the end of each row. int32 [B · T] */
+export function shiftedTargets({ values, rows, columns }: HostMatrix): Tensor {
+  const targets = new Int32Array(values.length).fill(-100);
+  for (let row = 0; row < rows; row++) {
+    targets.set(values.subarray(row * columns + 1, (row + 1) * columns), row * columns);
+  }
+  return intTensor(targets);
+}
+
+/** Positions 0, 1, … of each row, after `past` cached ones. [B · T] */
+export function defaultPositions({ rows, columns }: HostMatrix, past: number): Int32Array {
+  return Int32Array.from({ length: rows * columns }, (_, i) => past + (i % columns));
+}
+
+/**
+ * int32 [B | 1, 1, T, S]: 1 where query t may attend to key s, that is s ≤ past + t and attention_mask[s] ≠ 0.
+ * attention_mask covers all S = past + T positions.
+ */
+export function causalMask(ids: HostMatrix, past: number, attentionMask: HostMatrix | null): Tensor {
+  const queries = ids.columns;
+  const keys = past + queries;
+  const rows = attentionMask?.values.includes(0) ? ids.rows : 1;
+  const mask = new Int32Array(rows * queries * keys);
+  for (let row = 0; row < rows; row++) {
+    for (let t = 0; t < queries; t++) {
+      const at = (row * queries + t) * keys;
+      for (let s = 0; s <= past + t; s++) mask[at + s] = attentionMask?.values[row * keys + s] === 0 ? 0 : 1;
+    }
+  }
+  return intTensor(mask, [rows, 1, queries, keys]);
+}

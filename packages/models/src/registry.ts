@@ -1,0 +1,49 @@
+import { initWeights } from "@neolog/nn";
+import type { CausalLM } from "./causalLm.ts";
+import { ModelConfigError, type PretrainedConfig } from "./config.ts";
+import { Gpt2LMHeadModel } from "./gpt2.ts";
+import { LlamaForCausalLM } from "./llama.ts";
+
+interface Architecture {
+  readonly create: (config: PretrainedConfig, file: string) => CausalLM;
+  /** The class and module that transformers has for it, as adapter files record them. */
+  readonly transformers: { readonly base_model_class: string; readonly parent_library: string };
+  /** What checkpoint keys of the base model without a head lack. */
+  readonly basePrefix: string;
+  /** Keys that some checkpoints store and no model needs. */
+  readonly ignored?: RegExp;
+}
+
+/** One row per architecture, by `model_type`. */
+export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
+  gpt2: {
+    create: (config, file) => new Gpt2LMHeadModel(config, file),
+    transformers: { base_model_class: "GPT2LMHeadModel", parent_library: "transformers.models.gpt2.modeling_gpt2" },
+    basePrefix: "transformer.",
+    ignored: /\.attn\.(masked_)?bias$/,
+  },
+  llama: {
+    create: (config, file) => new LlamaForCausalLM(config, file),
+    transformers: { base_model_class: "LlamaForCausalLM", parent_library: "transformers.models.llama.modeling_llama" },
+    basePrefix: "model.",
+    ignored: /\.rotary_emb\.inv_freq$/,
+  },
+};
+
+/** The row of a model_type. Throws ModelConfigError that lists the known ones. */
+export function architectureOf(config: { readonly model_type?: unknown }, file = "config.json"): Architecture {
+  const { model_type } = config;
+  const known = Object.keys(ARCHITECTURES).join(", ");
+  if (typeof model_type !== "string") throw new ModelConfigError(file, "model_type", `must be one of ${known}, found none`);
+  if (!Object.hasOwn(ARCHITECTURES, model_type)) {
+    throw new ModelConfigError(file, "model_type", `must be one of ${known}, found "${model_type}"`);
+  }
+  return ARCHITECTURES[model_type]!;
+}
+
+/** A model with random weights: GPT-2's initialisation from `seed`. */
+export function fromConfig(config: PretrainedConfig, { seed = 0, std = 0.02 } = {}): CausalLM {
+  const model = architectureOf(config).create(config, "config.json");
+  initWeights(model, seed, std);
+  return model;
+}

@@ -1,0 +1,40 @@
+import { Embedding, Linear } from "@neolog/nn";
+import { IndexError, type Tensor, cast, cat, expand, mean, persist, Scope, slice, untracked } from "@neolog/tensor";
+import type { CausalLM } from "./causalLm.ts";
+
+/**
+ * Grows or shrinks the embedding and an untied head to n rows and sets config.vocab_size. New rows are the mean of the old ones
+ * (biases too), so that no new token is likelier than an average one. Hewitt 2021, "Initializing New Word Embeddings for
+ * Pretrained Language Models". Throws where an adapter wraps the embedding.
+ */
+export function resizeTokenEmbeddings(model: CausalLM, n: number): void {
+  if (!Number.isInteger(n) || n < 1) throw new IndexError("resizeTokenEmbeddings", "n must be a positive integer", n);
+  const table = model.moduleAt(model.embeddingPath);
+  const head = model.moduleAt(model.headPath);
+  if (!(table instanceof Embedding)) {
+    throw new Error(`resizeTokenEmbeddings: ${model.embeddingPath} must be a plain Embedding, got an adapter's; unload it first`);
+  }
+  table.weight = resized(table.weight, n);
+  if (head instanceof Linear) {
+    head.weight = resized(head.weight, n);
+    if (head.bias) head.bias = resized(head.bias, n);
+  }
+  model.config = { ...model.config, vocab_size: n };
+}
+
+/** The first n rows of t, or t and the mean of its rows n − rows times; t is disposed where it changes. */
+function resized(t: Tensor, n: number): Tensor {
+  const [rows, ...row] = t.shape as [number, ...number[]];
+  if (n === rows) return t;
+  return untracked(() => {
+    using _temporary = new Scope();
+    const result =
+      n < rows
+        ? cat([slice(t, 0, 0, n)])
+        : cat([t, cast(expand(mean(t, 0, true), [n - rows, ...row]), t.dtype)]);
+    result.requiresGrad = t.requiresGrad;
+    persist(result);
+    t.dispose();
+    return result;
+  });
+}

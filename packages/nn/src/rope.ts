@@ -1,0 +1,101 @@
+import { type Tensor, tensor } from "@neolog/tensor";
+
+/** The rope part of a config: `rope_parameters` of transformers 5, or `rope_theta` with `rope_scaling` of transformers 4. */
+export interface RopeParameters {
+  readonly rope_type: string;
+  readonly rope_theta: number;
+  readonly factor?: number | undefined;
+  readonly low_freq_factor?: number | undefined;
+  readonly high_freq_factor?: number | undefined;
+  readonly original_max_position_embeddings?: number | undefined;
+  readonly attention_factor?: number | undefined;
+  readonly beta_fast?: number | undefined;
+  readonly beta_slow?: number | undefined;
+}
+
+export const ROPE_TYPES = ["default", "linear", "dynamic", "llama3", "yarn"] as const;
+
+export interface RopeFrequencies {
+  /** Radians per position of each pair, [headDim / 2]. */
+  readonly inv_freq: Float32Array;
+  /** Factor of cos and sin. */
+  readonly attention_scaling: number;
+}
+
+/**
+ * Inverse frequencies as transformers computes them, in float32. `length` is the longest sequence so far: only "dynamic"
+ * depends on it. Su et al. 2021, https://arxiv.org/abs/2104.09864; yarn: Peng et al. 2023, https://arxiv.org/abs/2309.00071
+ */
+export function ropeFrequencies(
+  rope: RopeParameters,
+  headDim: number,
+  maxPositions: number,
+  length: number = maxPositions,
+): RopeFrequencies {
+  const factor = rope.factor ?? 1;
+  const plain = powers(rope.rope_theta, headDim);
+  switch (rope.rope_type) {
+    case "linear":
+      return { inv_freq: plain.map((f) => f / factor), attention_scaling: 1 };
+    case "dynamic": {
+      const longest = Math.max(length, maxPositions);
+      const stretch = ((factor * longest) / maxPositions - (factor - 1)) ** (headDim / (headDim - 2));
+      return { inv_freq: powers(rope.rope_theta * stretch, headDim), attention_scaling: 1 };
+    }
+    case "llama3":
+      return { inv_freq: plain.map((f) => llama3Frequency(f, rope, maxPositions)), attention_scaling: 1 };
+    case "yarn":
+      return yarnFrequencies(plain, rope, headDim, maxPositions);
+    default:
+      return { inv_freq: plain, attention_scaling: 1 };
+  }
+}
+
+/** theta^(−2i/D) for i < D/2 */
+const powers = (theta: number, headDim: number): Float32Array =>
+  Float32Array.from({ length: headDim / 2 }, (_, i) => 1 / Math.fround(theta ** Math.fround((2 * i) / headDim)));
+
+/** Long wavelengths are stretched by `factor`, short ones kept, those between blended. */
+function llama3Frequency(frequency: number, rope: RopeParameters, maxPositions: number): number {
+  const { factor = 1, low_freq_factor: low = 1, high_freq_factor: high = 4 } = rope;
+  const original = rope.original_max_position_embeddings ?? maxPositions;
+  const wavelength = (2 * Math.PI) / frequency;
+  if (wavelength < original / high) return frequency;
+  if (wavelength > original / low) return frequency / factor;
+  const smooth = (original / wavelength - low) / (high - low);
+  return ((1 - smooth) * frequency) / factor + smooth * frequency;
+}
+
+function yarnFrequencies(plain: Float32Array, rope: RopeParameters, headDim: number, maxPositions: number): RopeFrequencies {
+  const { factor = 1, beta_fast = 32, beta_slow = 1, rope_theta } = rope;
+  const original = rope.original_max_position_embeddings ?? maxPositions;
+  const pairTurning = (turns: number): number =>
+    (headDim * Math.log(original / (turns * 2 * Math.PI))) / (2 * Math.log(rope_theta));
+  const low = Math.max(0, Math.floor(pairTurning(beta_fast)));
+  const high = Math.min(headDim - 1, Math.ceil(pairTurning(beta_slow)));
+  const inv_freq = plain.map((frequency, i) => {
+    const ramp = Math.min(1, Math.max(0, (i - low) / (high === low ? 0.001 : high - low)));
+    return (frequency / factor) * ramp + frequency * (1 - ramp);
+  });
+  return { inv_freq, attention_scaling: rope.attention_factor ?? (factor <= 1 ? 1 : 0.1 * Math.log(factor) + 1) };
+}
+
+/** cos and sin of position × frequency for positions given row by row; each [rows, 1, T, headDim / 2]. */
+export function ropeAngles(
+  { inv_freq, attention_scaling }: RopeFrequencies,
+  positions: Int32Array,
+  rows: number,
+): { readonly cos: Tensor; readonly sin: Tensor } {
+  const pairs = inv_freq.length;
+  const cos = new Float32Array(positions.length * pairs);
+  const sin = new Float32Array(positions.length * pairs);
+  positions.forEach((position, t) => {
+    for (let i = 0; i < pairs; i++) {
+      const angle = Math.fround(position * inv_freq[i]!);
+      cos[t * pairs + i] = Math.cos(angle) * attention_scaling;
+      sin[t * pairs + i] = Math.sin(angle) * attention_scaling;
+    }
+  });
+  const shape = [rows, 1, positions.length / rows, pairs];
+  return { cos: tensor(cos, shape), sin: tensor(sin, shape) };
+}
