@@ -59,7 +59,8 @@ async function diskFolder(path: string): Promise<Folder> {
   const { join } = await import("node:path");
   const found = await stat(path).catch(() => null);
   if (!found) throw new CheckpointError("NOT_FOUND", `${path}: must be a folder, found nothing`, { folder: path });
-  if (!found.isDirectory()) throw new CheckpointError("IS_FILE", `${path}: must be a folder, found a file`, { folder: path });
+  if (!found.isDirectory())
+    throw new CheckpointError("IS_FILE", `${path}: must be a folder, found a file`, { folder: path });
   const isFile = async (file: string): Promise<boolean> =>
     stat(join(path, file)).then(
       (entry) => entry.isFile(),

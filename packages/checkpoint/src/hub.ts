@@ -21,7 +21,11 @@ export async function resolveModelFolder(dirOrRepo: string, revision = "main"): 
     if (await stat(snapshot).catch(() => null)) return snapshot;
     looked.push(snapshot);
   }
-  throw new CheckpointError("NOT_FOUND", `${dirOrRepo}: must be a folder or a cached model, found none at ${looked.join(" or ")}`, {
-    looked,
-  });
+  throw new CheckpointError(
+    "NOT_FOUND",
+    `${dirOrRepo}: must be a folder or a cached model, found none at ${looked.join(" or ")}`,
+    {
+      looked,
+    },
+  );
 }

@@ -65,7 +65,8 @@ export async function openSafetensors(source: ByteSource): Promise<SafetensorsFi
     tensors,
     async read(name) {
       const info = tensors.get(name);
-      if (!info) throw new CheckpointError("MISSING", `${source.name}: must hold tensor "${name}", found none`, { name });
+      if (!info)
+        throw new CheckpointError("MISSING", `${source.name}: must hold tensor "${name}", found none`, { name });
       const bytes = await source.read(info.byteOffset, info.byteLength);
       // typed-array views need aligned bytes; headers of other writers may leave them unaligned
       return { dtype: info.dtype, shape: info.shape, bytes: bytes.byteOffset % 8 === 0 ? bytes : bytes.slice() };
@@ -74,14 +75,18 @@ export async function openSafetensors(source: ByteSource): Promise<SafetensorsFi
   };
 }
 
-async function readHeader(source: ByteSource): Promise<{ metadata: Map<string, string>; tensors: Map<string, TensorInfo> }> {
+async function readHeader(
+  source: ByteSource,
+): Promise<{ metadata: Map<string, string>; tensors: Map<string, TensorInfo> }> {
   const corrupt = (mustHold: string, found: unknown): CheckpointError =>
     new CheckpointError("CORRUPT", `${source.name}: ${mustHold}, got ${String(found)}`, { file: source.name });
   if (source.size < 8) throw corrupt("a safetensors file has at least 8 bytes", source.size);
   const prefix = await source.read(0, 8);
   const length = Number(new DataView(prefix.buffer, prefix.byteOffset, 8).getBigUint64(0, true));
-  if (length > MAX_HEADER) throw corrupt(`the header must be at most ${MAX_HEADER} bytes (is this a safetensors file?)`, length);
-  if (8 + length > source.size) throw corrupt(`the file must hold a header of ${length} bytes`, `${source.size} bytes in all`);
+  if (length > MAX_HEADER)
+    throw corrupt(`the header must be at most ${MAX_HEADER} bytes (is this a safetensors file?)`, length);
+  if (8 + length > source.size)
+    throw corrupt(`the file must hold a header of ${length} bytes`, `${source.size} bytes in all`);
   const header = await source.read(8, length);
   if (header[0] !== 0x7b) throw corrupt('the header must start with "{"', `byte ${header[0]}`);
 
@@ -96,7 +101,8 @@ async function readHeader(source: ByteSource): Promise<{ metadata: Map<string, s
   for (const [name, entry] of entries) {
     if (name === "__metadata__") {
       for (const [key, value] of Object.entries((entry ?? {}) as object)) {
-        if (typeof value !== "string") throw corrupt(`__metadata__ must map strings to strings ("${key}")`, JSON.stringify(value));
+        if (typeof value !== "string")
+          throw corrupt(`__metadata__ must map strings to strings ("${key}")`, JSON.stringify(value));
         metadata.set(key, value);
       }
       continue;
@@ -108,10 +114,12 @@ async function readHeader(source: ByteSource): Promise<{ metadata: Map<string, s
   let end = 8 + length;
   const inOrder = [...tensors.values()].toSorted((a, b) => a.byteOffset - b.byteOffset || a.byteLength - b.byteLength);
   for (const { name, byteOffset, byteLength } of inOrder) {
-    if (byteOffset !== end) throw corrupt(`tensors must follow one another without holes or overlaps ("${name}" at ${end})`, byteOffset);
+    if (byteOffset !== end)
+      throw corrupt(`tensors must follow one another without holes or overlaps ("${name}" at ${end})`, byteOffset);
     end += byteLength;
   }
-  if (end !== source.size) throw corrupt(`the file must end with its last tensor (${end} bytes)`, `${source.size} bytes`);
+  if (end !== source.size)
+    throw corrupt(`the file must end with its last tensor (${end} bytes)`, `${source.size} bytes`);
   return { metadata, tensors };
 }
 

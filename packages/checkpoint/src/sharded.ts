@@ -19,11 +19,18 @@ export async function openCheckpoint(folder: Folder): Promise<Checkpoint> {
   if (await folder.has("model.safetensors")) return openSafetensors(await folder.open("model.safetensors"));
   if (await folder.has("model.safetensors.index.json")) return openShards(folder);
   if (await folder.has("pytorch_model.bin")) {
-    throw new CheckpointError("PICKLE", `${folder.name}: must hold model.safetensors, found pytorch_model.bin; save it again as safetensors`);
+    throw new CheckpointError(
+      "PICKLE",
+      `${folder.name}: must hold model.safetensors, found pytorch_model.bin; save it again as safetensors`,
+    );
   }
-  throw new CheckpointError("NOT_FOUND", `${folder.name}: must hold model.safetensors or model.safetensors.index.json, found neither`, {
-    folder: folder.name,
-  });
+  throw new CheckpointError(
+    "NOT_FOUND",
+    `${folder.name}: must hold model.safetensors or model.safetensors.index.json, found neither`,
+    {
+      folder: folder.name,
+    },
+  );
 }
 
 async function openShards(folder: Folder): Promise<Checkpoint> {
@@ -35,12 +42,16 @@ async function openShards(folder: Folder): Promise<Checkpoint> {
   for (const [name, shard] of weightMap) {
     if (typeof shard !== "string" || /[/\\]|^\.\.?$/.test(shard)) {
       const found = JSON.stringify(shard);
-      throw new CheckpointError("CORRUPT", `${folder.name}/model.safetensors.index.json: "${name}" must name a file of the folder, got ${found}`);
+      throw new CheckpointError(
+        "CORRUPT",
+        `${folder.name}/model.safetensors.index.json: "${name}" must name a file of the folder, got ${found}`,
+      );
     }
     let file = shards.get(shard);
     if (!file) shards.set(shard, (file = await openSafetensors(await folder.open(shard))));
     const info = file.tensors.get(name);
-    if (!info) throw new CheckpointError("MISSING", `${folder.name}/${shard}: must hold tensor "${name}", found none`, { name });
+    if (!info)
+      throw new CheckpointError("MISSING", `${folder.name}/${shard}: must hold tensor "${name}", found none`, { name });
     tensors.set(name, info);
     shardOf.set(name, file);
   }
@@ -49,7 +60,8 @@ async function openShards(folder: Folder): Promise<Checkpoint> {
     tensors,
     async read(name) {
       const file = shardOf.get(name);
-      if (!file) throw new CheckpointError("MISSING", `${folder.name}: must hold tensor "${name}", found none`, { name });
+      if (!file)
+        throw new CheckpointError("MISSING", `${folder.name}: must hold tensor "${name}", found none`, { name });
       return file.read(name);
     },
     async close() {

@@ -15,7 +15,11 @@ export function dtypeOf(stored: { readonly dtype: StoredDType }, name: string): 
   const found = (Object.keys(STORED) as DType[]).find((dtype) => STORED[dtype] === stored.dtype);
   if (found) return found;
   if (stored.dtype === "BOOL" || stored.dtype === "U8" || stored.dtype === "I64") return "int32";
-  throw new CheckpointError("DTYPE", `"${name}": dtype must be one of F64, F32, F16, BF16, I64, I32, U8, BOOL, got ${stored.dtype}`, { name });
+  throw new CheckpointError(
+    "DTYPE",
+    `"${name}": dtype must be one of F64, F32, F16, BF16, I64, I32, U8, BOOL, got ${stored.dtype}`,
+    { name },
+  );
 }
 
 /** The values as the host array of `dtypeOf`; a view of the bytes where the layout is the same. */
@@ -43,7 +47,10 @@ export function toTypedArray(stored: StoredTensor, name: string): TypedArray {
 }
 
 /** A tensor of the stored values, in `dtype` where given. */
-export function toTensor(stored: StoredTensor, { name = "tensor", dtype }: { name?: string; dtype?: DType } = {}): Tensor {
+export function toTensor(
+  stored: StoredTensor,
+  { name = "tensor", dtype }: { name?: string; dtype?: DType } = {},
+): Tensor {
   const own = dtypeOf(stored, name);
   const data = toTypedArray(stored, name);
   if (own === "float64" && dtype !== "float64") return tensor(Float32Array.from(data), stored.shape, "float32");
@@ -57,5 +64,9 @@ export function toTensor(stored: StoredTensor, { name = "tensor", dtype }: { nam
 /** The values of a tensor as a file holds them. */
 export async function fromTensor(t: Tensor): Promise<StoredTensor> {
   const data = await t.data();
-  return { dtype: STORED[t.dtype], shape: t.shape, bytes: new Uint8Array(data.buffer, data.byteOffset, data.byteLength) };
+  return {
+    dtype: STORED[t.dtype],
+    shape: t.shape,
+    bytes: new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
+  };
 }

@@ -7,8 +7,16 @@ export type FolderTarget = string | Map<string, Uint8Array>;
  * Writes files, by their names relative to the target, so that none is ever seen half-written: each goes to a temporary name
  * beside its own and is renamed when all are complete. On failure nothing is left behind. Throws CheckpointError IS_FILE.
  */
-export async function writeFolder(target: FolderTarget, files: ReadonlyMap<string, Uint8Array | string>): Promise<void> {
-  const bytes = new Map([...files].map(([name, content]) => [name, typeof content === "string" ? new TextEncoder().encode(content) : content]));
+export async function writeFolder(
+  target: FolderTarget,
+  files: ReadonlyMap<string, Uint8Array | string>,
+): Promise<void> {
+  const bytes = new Map(
+    [...files].map(([name, content]) => [
+      name,
+      typeof content === "string" ? new TextEncoder().encode(content) : content,
+    ]),
+  );
   if (typeof target !== "string") {
     for (const [name, content] of bytes) target.set(name, content);
     return;

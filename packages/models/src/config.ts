@@ -71,7 +71,10 @@ export const ROPE_KEYS = {
 type RopeKeys = v.InferOutput<v.ObjectSchema<typeof ROPE_KEYS, undefined>>;
 
 /** Both spellings as one. */
-export function ropeParametersOf({ rope_parameters, rope_scaling, rope_theta }: RopeKeys, file: string): RopeParameters {
+export function ropeParametersOf(
+  { rope_parameters, rope_scaling, rope_theta }: RopeKeys,
+  file: string,
+): RopeParameters {
   const given = rope_parameters ?? rope_scaling ?? {};
   const rope_type = given.rope_type ?? given.type ?? "default";
   if (rope_type !== "default" && given.factor === undefined) {

@@ -51,7 +51,9 @@ export async function generate(model: CausalLM, options: GenerateOptions): Promi
     : new Int32Array(rows * columns).fill(1);
   const ids = rowsOf(prompt.values, rows, columns);
   const attention = rowsOf(mask, rows, columns);
-  const ends = [options.eos_token_id === undefined ? (model.config.eos_token_id ?? []) : (options.eos_token_id ?? [])].flat();
+  const ends = [
+    options.eos_token_id === undefined ? (model.config.eos_token_id ?? []) : (options.eos_token_id ?? []),
+  ].flat();
   const pad = options.pad_token_id ?? model.config.pad_token_id ?? ends[0] ?? 0;
   const processors = processorsOf(options, ends);
   const random = new Random(options.seed ?? 0);
@@ -61,7 +63,9 @@ export async function generate(model: CausalLM, options: GenerateOptions): Promi
     for (let step = 0; step < (options.max_new_tokens ?? 20) && finished.includes(false); step++) {
       options.signal?.throwIfAborted();
       const logits = await nextLogits(model, ids, attention, cache);
-      const next = ids.map((row, b) => (finished[b] ? pad : choose(logits[b]!, row, processors, options.do_sample ? random : null)));
+      const next = ids.map((row, b) =>
+        finished[b] ? pad : choose(logits[b]!, row, processors, options.do_sample ? random : null),
+      );
       next.forEach((id, b) => {
         ids[b]!.push(id);
         attention[b]!.push(1);
@@ -76,7 +80,12 @@ export async function generate(model: CausalLM, options: GenerateOptions): Promi
 }
 
 /** Scores of the next token of each row; runs the positions that the cache does not hold. */
-async function nextLogits(model: CausalLM, ids: number[][], attention: number[][], cache: KvCache): Promise<Float32Array[]> {
+async function nextLogits(
+  model: CausalLM,
+  ids: number[][],
+  attention: number[][],
+  cache: KvCache,
+): Promise<Float32Array[]> {
   const past = cache.length;
   const positions = attention.map((row) => {
     let seen = 0;
@@ -101,7 +110,12 @@ async function nextLogits(model: CausalLM, ids: number[][], attention: number[][
   return ids.map((_, b) => scores.slice(b * vocab, (b + 1) * vocab));
 }
 
-function choose(scores: Float32Array, ids: readonly number[], processors: readonly LogitsProcessor[], random: Random | null): number {
+function choose(
+  scores: Float32Array,
+  ids: readonly number[],
+  processors: readonly LogitsProcessor[],
+  random: Random | null,
+): number {
   for (const process of processors) process(scores, ids);
   if (!random) return argmaxOf(scores);
   let rest = random.next();
@@ -117,7 +131,8 @@ function choose(scores: Float32Array, ids: readonly number[], processors: readon
 function processorsOf(options: GenerateOptions, ends: readonly number[]): LogitsProcessor[] {
   const { repetition_penalty, no_repeat_ngram_size, min_length, do_sample, top_k, top_p, min_p } = options;
   const processors: LogitsProcessor[] = [];
-  if (repetition_penalty !== undefined && repetition_penalty !== 1) processors.push(repetitionPenalty(repetition_penalty));
+  if (repetition_penalty !== undefined && repetition_penalty !== 1)
+    processors.push(repetitionPenalty(repetition_penalty));
   if (no_repeat_ngram_size) processors.push(noRepeatNgram(no_repeat_ngram_size));
   if (min_length) processors.push(minLength(min_length, ends));
   if (!do_sample) return processors;

@@ -77,7 +77,8 @@ export class LlamaAttention extends Module {
   /** x [B, T, hidden] → [B, T, hidden] */
   forward(x: Tensor, { cos, sin, mask, cache }: Shared): Tensor {
     const [B, T] = x.shape as [number, number];
-    const heads = (y: Tensor): Tensor => transpose(reshape(y, [B, T, -1, this.#headDim].with(2, y.shape[2]! / this.#headDim)), 1, 2);
+    const heads = (y: Tensor): Tensor =>
+      transpose(reshape(y, [B, T, -1, this.#headDim].with(2, y.shape[2]! / this.#headDim)), 1, 2);
     const q = rope(heads(this.q_proj.forward(x)), cos, sin); // [B, H, T, D]
     let key = rope(heads(this.k_proj.forward(x)), cos, sin); // [B, K, T, D]
     let value = heads(this.v_proj.forward(x));

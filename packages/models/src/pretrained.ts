@@ -44,7 +44,10 @@ export async function fromPretrained(dirOrRepo: string, options: FromPretrainedO
     checkStateDict(model, new Map([...names].map(([key, name]) => [key, checkpoint.tensors.get(name)!.shape])));
     const state = new Map<string, Tensor>();
     for (const [key, name] of names) {
-      state.set(key, toTensor(await checkpoint.read(name), { name, ...(options.dtype ? { dtype: options.dtype } : {}) }));
+      state.set(
+        key,
+        toTensor(await checkpoint.read(name), { name, ...(options.dtype ? { dtype: options.dtype } : {}) }),
+      );
       options.onProgress?.(state.size, names.size);
     }
     adoptStateDict(model, state);
@@ -56,7 +59,12 @@ export async function fromPretrained(dirOrRepo: string, options: FromPretrainedO
 }
 
 /** Module key → name in the checkpoint, which may lack the base model's prefix or hold a tied head and buffers besides. */
-function checkpointNames(model: CausalLM, checkpoint: Checkpoint, basePrefix: string, ignored?: RegExp): Map<string, string> {
+function checkpointNames(
+  model: CausalLM,
+  checkpoint: Checkpoint,
+  basePrefix: string,
+  ignored?: RegExp,
+): Map<string, string> {
   const own = stateDict(model);
   const names = new Map<string, string>();
   for (const name of checkpoint.tensors.keys()) {
@@ -87,4 +95,3 @@ export async function savePretrained(model: CausalLM, dir: string | Map<string, 
     ]),
   );
 }
-

@@ -34,7 +34,8 @@ export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
 export function architectureOf(config: { readonly model_type?: unknown }, file = "config.json"): Architecture {
   const { model_type } = config;
   const known = Object.keys(ARCHITECTURES).join(", ");
-  if (typeof model_type !== "string") throw new ModelConfigError(file, "model_type", `must be one of ${known}, found none`);
+  if (typeof model_type !== "string")
+    throw new ModelConfigError(file, "model_type", `must be one of ${known}, found none`);
   if (!Object.hasOwn(ARCHITECTURES, model_type)) {
     throw new ModelConfigError(file, "model_type", `must be one of ${known}, found "${model_type}"`);
   }

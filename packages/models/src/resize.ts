@@ -12,7 +12,9 @@ export function resizeTokenEmbeddings(model: CausalLM, n: number): void {
   const table = model.moduleAt(model.embeddingPath);
   const head = model.moduleAt(model.headPath);
   if (!(table instanceof Embedding)) {
-    throw new Error(`resizeTokenEmbeddings: ${model.embeddingPath} must be a plain Embedding, got an adapter's; unload it first`);
+    throw new Error(
+      `resizeTokenEmbeddings: ${model.embeddingPath} must be a plain Embedding, got an adapter's; unload it first`,
+    );
   }
   table.weight = resized(table.weight, n);
   if (head instanceof Linear) {
@@ -29,9 +31,7 @@ function resized(t: Tensor, n: number): Tensor {
   return untracked(() => {
     using _temporary = new Scope();
     const result =
-      n < rows
-        ? cat([slice(t, 0, 0, n)])
-        : cat([t, cast(expand(mean(t, 0, true), [n - rows, ...row]), t.dtype)]);
+      n < rows ? cat([slice(t, 0, 0, n)]) : cat([t, cast(expand(mean(t, 0, true), [n - rows, ...row]), t.dtype)]);
     result.requiresGrad = t.requiresGrad;
     persist(result);
     t.dispose();

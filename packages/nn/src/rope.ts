@@ -66,7 +66,12 @@ function llama3Frequency(frequency: number, rope: RopeParameters, maxPositions: 
   return ((1 - smooth) * frequency) / factor + smooth * frequency;
 }
 
-function yarnFrequencies(plain: Float32Array, rope: RopeParameters, headDim: number, maxPositions: number): RopeFrequencies {
+function yarnFrequencies(
+  plain: Float32Array,
+  rope: RopeParameters,
+  headDim: number,
+  maxPositions: number,
+): RopeFrequencies {
   const { factor = 1, beta_fast = 32, beta_slow = 1, rope_theta } = rope;
   const original = rope.original_max_position_embeddings ?? maxPositions;
   const pairTurning = (turns: number): number =>

@@ -15,7 +15,11 @@ export async function httpSource(url: string): Promise<ByteSource> {
       const bytes = new Uint8Array(await response.arrayBuffer());
       if (response.status !== 206 || bytes.byteLength !== length) {
         const found = `HTTP ${response.status} with ${bytes.byteLength} bytes`;
-        throw new CheckpointError("CORRUPT", `${url}: ${length} bytes from ${offset} must come by range, got ${found}`, { url });
+        throw new CheckpointError(
+          "CORRUPT",
+          `${url}: ${length} bytes from ${offset} must come by range, got ${found}`,
+          { url },
+        );
       }
       return bytes;
     },

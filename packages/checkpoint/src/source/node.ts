@@ -16,10 +16,12 @@ export async function fileSource(path: string): Promise<ByteSource> {
     size,
     async read(offset, length) {
       const bytes = new Uint8Array(length);
-      for (let at = 0; at < length; ) {
+      for (let at = 0; at < length;) {
         const { bytesRead } = await file.read(bytes, at, Math.min(PIECE, length - at), offset + at);
         if (bytesRead === 0) {
-          throw new CheckpointError("CORRUPT", `${path}: ${length} bytes must follow offset ${offset}, got ${at}`, { file: path });
+          throw new CheckpointError("CORRUPT", `${path}: ${length} bytes must follow offset ${offset}, got ${at}`, {
+            file: path,
+          });
         }
         at += bytesRead;
       }

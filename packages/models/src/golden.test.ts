@@ -1,0 +1,163 @@
+import { existsSync, readdirSync } from "node:fs";
+import { backward } from "@neolog/autograd";
+import { openCheckpoint, openFolder } from "@neolog/checkpoint";
+import { stateDict } from "@neolog/nn";
+import { Scope } from "@neolog/tensor";
+import { describe, expect, test } from "vitest";
+import { AutoModelForCausalLM } from "./autoModel.ts";
+import type { CausalLM, ModelInputs } from "./causalLm.ts";
+import { KvCache } from "./kvCache.ts";
+import { ARCHITECTURES } from "./registry.ts";
+import { readObject, readTensors, referenceFolders, worstExcess } from "./testing.ts";
+
+interface Expected {
+  readonly cases: Record<string, { readonly loss?: number }>;
+  readonly gradients: { readonly largest_gradient: number };
+  readonly generate: readonly {
+    readonly name: string;
+    readonly input_ids: number[][];
+    readonly attention_mask: number[][];
+    readonly max_new_tokens: number;
+    readonly eos_token_id: number | null;
+    readonly pad_token_id?: number;
+    readonly output_ids: number[][];
+  }[];
+  readonly other_checkpoints?: Record<string, { readonly case?: ModelInputs }>;
+}
+
+const LOGITS = { atol: 1e-4, rtol: 1e-5 };
+const { path } = referenceFolders("models");
+const known = (name: string): boolean =>
+  Object.keys(ARCHITECTURES).some((type) => name === type || name.startsWith(`${type}_`));
+const names = readdirSync(path).filter((name) => known(name) && existsSync(`${path}/${name}/base`));
+
+describe.each(names)("golden %s", (name) => {
+  const folder = `${path}/${name}`;
+  const load = (): Promise<CausalLM> => AutoModelForCausalLM.fromPretrained(`${folder}/base`);
+
+  test("module names are the checkpoint's keys", async () => {
+    const checkpoint = await openCheckpoint(await openFolder(`${folder}/base`));
+    expect([...stateDict(await load()).keys()].toSorted()).toEqual([...checkpoint.tensors.keys()].toSorted());
+    await checkpoint.close();
+  });
+
+  test("logits, hidden states and losses equal transformers'", async () => {
+    const model = await load();
+    const { cases } = await readObject<{ cases: Record<string, ModelInputs> }>(folder, "inputs.json");
+    const expected = await readObject<Expected>(folder, "expected.json");
+    const tensors = await readTensors(folder, "expected.safetensors");
+    for (const [name, inputs] of Object.entries(cases)) {
+      using _scope = new Scope();
+      const { logits, loss, hidden_states } = model.forward({ ...inputs, output_hidden_states: true });
+      const valid = tensors.get(`${name}/valid`)!.data;
+      const check = (what: string, actual: ArrayLike<number>, width: number): void => {
+        const counted = (i: number): boolean => valid[Math.floor(i / width)] !== 0;
+        expect(
+          worstExcess(actual, tensors.get(`${name}/${what}`)!.data, LOGITS, counted),
+          `${name} ${what}`,
+        ).toBeLessThanOrEqual(0);
+      };
+      check("logits", logits.dataSync(), logits.shape[2]!);
+      hidden_states!.forEach((state, i) => check(`hidden.${i}`, state.dataSync(), state.shape[2]!));
+      const expectedLoss = expected.cases[name]!.loss;
+      expect(loss === null).toBe(expectedLoss === undefined);
+      if (loss) expect(Math.abs((await loss.item()) - expectedLoss!), `${name} loss`).toBeLessThanOrEqual(1e-5);
+    }
+  });
+
+  test("every gradient equals torch's", async () => {
+    const model = await load();
+    for (const p of model.parameters()) p.requiresGrad = true;
+    const { cases } = await readObject<{ cases: Record<string, ModelInputs> }>(folder, "inputs.json");
+    const { gradients } = await readObject<Expected>(folder, "expected.json");
+    const expected = await readTensors(folder, "grads.safetensors");
+    backward(model.forward(cases["plain"]!).loss!);
+    const own = stateDict(model);
+    expect([...own.keys()].toSorted()).toEqual([...expected.keys()].toSorted());
+    for (const [key, { data }] of expected) {
+      const tolerance = { atol: 2e-5 * gradients.largest_gradient + 1e-6 };
+      expect(worstExcess(own.get(key)!.grad!.dataSync(), data, tolerance), key).toBeLessThanOrEqual(0);
+    }
+  });
+
+  test("the cache holds transformers' keys and values, and decoding with it changes no bit", async () => {
+    const model = await load();
+    const { cases } = await readObject<{ cases: Record<string, { input_ids: number[][] }> }>(folder, "inputs.json");
+    const expected = await readTensors(folder, "expected.safetensors");
+    const ids = cases["plain"]!.input_ids.slice(0, 1);
+    const cache = new KvCache();
+    const whole = model.forward({ input_ids: ids, past_key_values: cache }).logits.dataSync();
+    for (let layer = 0; expected.has(`prefill_row0/cache.key.${layer}`); layer++) {
+      const { key, value } = cache.at(layer)!;
+      for (const [what, t] of [
+        ["key", key],
+        ["value", value],
+      ] as const) {
+        const { data } = expected.get(`prefill_row0/cache.${what}.${layer}`)!;
+        expect(worstExcess(t.dataSync(), data, LOGITS), `${what} ${layer}`).toBeLessThanOrEqual(0);
+      }
+    }
+    const stepwise = new KvCache();
+    const vocab = whole.length / ids[0]!.length;
+    ids[0]!.forEach((id, t) => {
+      const logits = model.forward({ input_ids: [[id]], past_key_values: stepwise }).logits.dataSync();
+      expect(logits).toEqual(whole.slice(t * vocab, (t + 1) * vocab));
+    });
+  });
+
+  test("greedy generation gives transformers' ids", async () => {
+    const model = await load();
+    const { generate } = await readObject<Expected>(folder, "expected.json");
+    for (const { name, output_ids, ...options } of generate) {
+      expect(await model.generate(options), name).toEqual(output_ids);
+    }
+  });
+
+  test.runIf(existsSync(`${folder}/config.v4.json`))("the config of transformers 4 gives the same logits", async () => {
+    const old = AutoModelForCausalLM.fromConfig(await readObject(folder, "config.v4.json"));
+    const model = await load();
+    for (const [key, t] of stateDict(old)) expect(t.shape, key).toEqual(stateDict(model).get(key)!.shape);
+    const { adoptStateDict } = await import("@neolog/nn");
+    adoptStateDict(old, stateDict(model));
+    const { cases } = await readObject<{ cases: Record<string, ModelInputs> }>(folder, "inputs.json");
+    expect(old.forward(cases["left_pad"]!).logits.dataSync()).toEqual(
+      model.forward(cases["left_pad"]!).logits.dataSync(),
+    );
+  });
+
+  test.each(["base_bf16", "base_f16"].filter((base) => existsSync(`${folder}/${base}`)))(
+    "%s gives its logits",
+    async (base) => {
+      const { other_checkpoints } = await readObject<Expected>(folder, "expected.json");
+      const expected = await readTensors(`${folder}/${base}`, "expected.safetensors");
+      for (const dtype of [undefined, "float32"] as const) {
+        const model = await AutoModelForCausalLM.fromPretrained(`${folder}/${base}`, { dtype });
+        const { logits } = model.forward(other_checkpoints![base]!.case!);
+        const [key] = [...expected.keys()].filter((k) => k.endsWith("logits"));
+        expect(worstExcess(logits.dataSync(), expected.get(key!)!.data, LOGITS)).toBeLessThanOrEqual(0);
+      }
+    },
+  );
+
+  test.each(["base_sharded", "base_hub_names"].filter((base) => existsSync(`${folder}/${base}`)))(
+    "%s is the same model",
+    async (base) => {
+      const [model, other] = [await load(), await AutoModelForCausalLM.fromPretrained(`${folder}/${base}`)];
+      const expected = stateDict(model);
+      for (const [key, t] of stateDict(other)) expect(t.dataSync(), key).toEqual(expected.get(key)!.dataSync());
+    },
+  );
+
+  test("saving writes the files that were read", async () => {
+    const files = new Map<string, Uint8Array>();
+    const { savePretrained } = await import("./pretrained.ts");
+    await savePretrained(await load(), files);
+    const source = await openFolder(`${folder}/base`);
+    const { readBytes } = await import("@neolog/checkpoint");
+    expect(files.get("model.safetensors")).toEqual(await readBytes(source, "model.safetensors"));
+    expect(files.get("generation_config.json")).toEqual(await readBytes(source, "generation_config.json"));
+    expect(JSON.parse(new TextDecoder().decode(files.get("config.json")))).toEqual(
+      await readObject(`${folder}/base`, "config.json"),
+    );
+  });
+});

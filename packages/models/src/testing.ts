@@ -1,0 +1,57 @@
+import { existsSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { openFolder, openSafetensors, readJsonObject, toTypedArray } from "@neolog/checkpoint";
+
+const root = fileURLToPath(new URL("../../..", import.meta.url));
+
+/** The first folder that holds reference data: all of it beside the checkout, or the part that is committed. */
+export function referenceFolders(kind: "models" | "ops"): { readonly path: string; readonly complete: boolean } {
+  const beside = `${root}../shared/golden/${kind}`;
+  if (existsSync(beside)) return { path: beside, complete: true };
+  console.log(`reference data: ../shared/golden/${kind} is absent, testing on fixtures/${kind} alone`);
+  return { path: `${root}fixtures/${kind}`, complete: false };
+}
+
+/** A path under ../shared/real, or null with a printed reason. */
+export function realData(name: string): string | null {
+  const path = `${root}../shared/real/${name}`;
+  if (existsSync(path)) return path;
+  console.log(`skipped: ../shared/real/${name} is absent`);
+  return null;
+}
+
+/** Every tensor of a safetensors file as a host array. */
+export async function readTensors(
+  folder: string,
+  file: string,
+): Promise<Map<string, { shape: readonly number[]; data: ArrayLike<number> }>> {
+  const source = await openSafetensors(await (await openFolder(folder)).open(file));
+  const tensors = new Map<string, { shape: readonly number[]; data: ArrayLike<number> }>();
+  for (const name of source.tensors.keys()) {
+    const stored = await source.read(name);
+    tensors.set(name, { shape: stored.shape, data: toTypedArray(stored, name) });
+  }
+  await source.close();
+  return tensors;
+}
+
+export async function readObject<T>(folder: string, file: string): Promise<T> {
+  return (await readJsonObject(await openFolder(folder), file)) as T;
+}
+
+/** The largest excess of |actual − expected| over atol + rtol·|expected|, with where it is; ≤ 0 when all are within. */
+export function worstExcess(
+  actual: ArrayLike<number>,
+  expected: ArrayLike<number>,
+  { atol, rtol = 0 }: { atol: number; rtol?: number },
+  counted: (i: number) => boolean = () => true,
+): number {
+  if (actual.length !== expected.length) return Infinity;
+  let worst = -Infinity;
+  for (let i = 0; i < expected.length; i++) {
+    if (!counted(i)) continue;
+    const excess = Math.abs(actual[i]! - expected[i]!) - atol - rtol * Math.abs(expected[i]!);
+    worst = Number.isNaN(excess) ? Infinity : Math.max(worst, excess);
+  }
+  return worst;
+}
