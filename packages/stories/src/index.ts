@@ -1,0 +1,4 @@
+export * from "./generate.ts";
+export { VOCABULARY } from "./grammar.ts";
+export * from "./parse.ts";
+export * from "./world.ts";
