@@ -1,0 +1,36 @@
+import { backward } from "@neolog/autograd";
+import { AutoModelForCausalLM } from "@neolog/models";
+import { TrainableTokensConfig, getPeftModel } from "@neolog/peft-tokens";
+import { Scope, defaultBackend } from "@neolog/tensor";
+import { figure, report } from "../measure.ts";
+
+const CONFIG = {
+  model_type: "llama",
+  vocab_size: 50_000,
+  hidden_size: 64,
+  intermediate_size: 128,
+  num_hidden_layers: 2,
+  num_attention_heads: 4,
+  num_key_value_heads: 2,
+  max_position_embeddings: 64,
+  rms_norm_eps: 1e-5,
+  hidden_act: "silu",
+  tie_word_embeddings: true,
+};
+
+/** Bytes a training step allocates beside the model, against the embedding table it does not copy. */
+export function benchMemory(): void {
+  const backend = defaultBackend();
+  const model = AutoModelForCausalLM.fromConfig(CONFIG, { seed: 1 });
+  const peft = getPeftModel(model, new TrainableTokensConfig({ token_indices: [7, 49_999] }));
+  const before = backend.bytes.live;
+  {
+    using _step = new Scope();
+    const input_ids = [[1, 7, 3, 49_999]];
+    backward(peft.forward({ input_ids, labels: input_ids }).loss!);
+  }
+  const extra = (backend.bytes.peak - before) / 2 ** 20;
+  const table = (CONFIG.vocab_size * CONFIG.hidden_size * 4) / 2 ** 20;
+  report(figure("memory of a step beside the model, V 50,000 D 64 T 4", "MiB", [extra]));
+  report(figure("memory of one V x D table", "MiB", [table]));
+}

@@ -1,0 +1,111 @@
+import { CheckpointError, openFolder, parseJson, readText, resolveModelFolder, writeFolder } from "@neolog/checkpoint";
+import { Tokenizer as Encoder } from "@huggingface/tokenizers";
+import { type AddedTokenSpec, addTokens } from "./tokenizerFiles.ts";
+
+export interface EncodeOptions {
+  /** Let the post-processor add its tokens (begin of sequence, …); true by default. */
+  readonly addSpecialTokens?: boolean;
+}
+export interface DecodeOptions {
+  /** Leave out special tokens; true by default. */
+  readonly skipSpecialTokens?: boolean;
+}
+
+/** A tokenizer.json with its tokenizer_config.json. Adding tokens edits the documents; everything else in them stays. */
+export class Tokenizer {
+  readonly #name: string;
+  readonly #config: string;
+  #document: string;
+  #encoder: Encoder;
+
+  constructor(document: string, config = "{}", name = "tokenizer.json") {
+    this.#name = name;
+    this.#config = config;
+    this.#document = document;
+    this.#encoder = this.#build();
+  }
+
+  /** text → ids */
+  encode(text: string, { addSpecialTokens = true }: EncodeOptions = {}): number[] {
+    return this.#encoder.encode(text, { add_special_tokens: addSpecialTokens }).ids;
+  }
+  /** ids → text */
+  decode(ids: readonly number[], { skipSpecialTokens = true }: DecodeOptions = {}): string {
+    return ids.length === 0 ? "" : this.#encoder.decode([...ids], { skip_special_tokens: skipSpecialTokens });
+  }
+  tokenToId(token: string): number | undefined {
+    return this.#encoder.token_to_id(token);
+  }
+  idToToken(id: number): string | undefined {
+    return this.#encoder.id_to_token(id);
+  }
+  /** One more than the largest id, added tokens included. */
+  get vocabSize(): number {
+    let largest = -1;
+    for (const id of this.#encoder.get_vocab(true).values()) largest = Math.max(largest, id);
+    return largest + 1;
+  }
+  get bosTokenId(): number | undefined {
+    return this.#specialId("bos_token");
+  }
+  get eosTokenId(): number | undefined {
+    return this.#specialId("eos_token");
+  }
+  get padTokenId(): number | undefined {
+    return this.#specialId("pad_token");
+  }
+
+  /** Adds tokens, or finds those that are there, and returns their ids. */
+  addTokens(tokens: readonly (string | AddedTokenSpec)[]): number[] {
+    const specs = tokens.map((token) => (typeof token === "string" ? { content: token } : token));
+    if (specs.some(({ content }) => content === "")) throw new RangeError("addTokens: a token must not be empty");
+    const { text, ids } = addTokens(this.#document, specs);
+    this.#document = text;
+    this.#encoder = this.#build();
+    return ids;
+  }
+
+  /** tokenizer.json and tokenizer_config.json as they would be written. */
+  files(): Map<string, string> {
+    return new Map([
+      ["tokenizer.json", this.#document],
+      ["tokenizer_config.json", this.#config],
+    ]);
+  }
+  async savePretrained(dir: string): Promise<void> {
+    await writeFolder(dir, this.files());
+  }
+
+  #build(): Encoder {
+    const document = parseJson(this.#document, this.#name) as {
+      added_tokens?: { content: string; single_word?: boolean }[];
+    };
+    const singleWord = document.added_tokens?.find((token) => token.single_word);
+    if (singleWord) {
+      throw new CheckpointError(
+        "CORRUPT",
+        `${this.#name}: added tokens must not be single_word, found "${singleWord.content}"`,
+      );
+    }
+    return new Encoder(document, parseJson(this.#config, "tokenizer_config.json") as object);
+  }
+  #specialId(key: "bos_token" | "eos_token" | "pad_token"): number | undefined {
+    const config = JSON.parse(this.#config) as Record<string, string | { content: string } | null>;
+    const token = config[key];
+    return token ? this.tokenToId(typeof token === "string" ? token : token.content) : undefined;
+  }
+}
+
+/** Reads tokenizer.json and tokenizer_config.json of a folder or a cached model. */
+export const AutoTokenizer = {
+  async fromPretrained(dirOrRepo: string): Promise<Tokenizer> {
+    const folder = await openFolder(await resolveModelFolder(dirOrRepo));
+    if (!(await folder.has("tokenizer.json"))) {
+      throw new CheckpointError("NOT_FOUND", `${folder.name}: must hold tokenizer.json, found none`, {
+        folder: folder.name,
+      });
+    }
+    const config = (await folder.has("tokenizer_config.json")) ? await readText(folder, "tokenizer_config.json") : "{}";
+    return new Tokenizer(await readText(folder, "tokenizer.json"), config, `${folder.name}/tokenizer.json`);
+  },
+} as const;
