@@ -7,9 +7,9 @@ import { type Quality, evaluate } from "./evaluate.ts";
 import { makeTokenizer } from "./tokenizer.ts";
 
 const SEED = 1;
-const STEPS = 1500;
+const STEPS = 3500;
 const BATCH = 32;
-const CORPUS = 24_000;
+const CORPUS = 60_000;
 const LEARNING_RATE = 3e-3;
 
 /** A small Llama with a tied head. */

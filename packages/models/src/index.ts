@@ -8,6 +8,7 @@ export { LlamaForCausalLM } from "./llama.ts";
 export * from "./logits.ts";
 export type { FromPretrainedOptions } from "./pretrained.ts";
 export { ARCHITECTURES, architectureOf } from "./registry.ts";
+export { loadedVocabSize } from "./resize.ts";
 export type { TokenEmbedding, TokenHead } from "./tokenModules.ts";
 export { AutoTokenizer, type DecodeOptions, type EncodeOptions, Tokenizer } from "./tokenizer.ts";
 export { type AddedTokenSpec, addTokens } from "./tokenizerFiles.ts";

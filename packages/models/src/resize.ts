@@ -2,6 +2,11 @@ import { Embedding, Linear } from "@neolog/nn";
 import { IndexError, type Tensor, cast, cat, expand, mean, persist, Scope, slice, untracked } from "@neolog/tensor";
 import type { CausalLM } from "./causalLm.ts";
 
+const loadedSizes = new WeakMap<CausalLM, number>();
+
+/** Rows of the embedding before the first resize. */
+export const loadedVocabSize = (model: CausalLM): number => loadedSizes.get(model) ?? model.config.vocab_size;
+
 /**
  * Grows or shrinks the embedding and an untied head to n rows and sets config.vocab_size. New rows are the mean of the old ones
  * (biases too), so that no new token is likelier than an average one. Hewitt 2021, "Initializing New Word Embeddings for
@@ -16,6 +21,7 @@ export function resizeTokenEmbeddings(model: CausalLM, n: number): void {
       `resizeTokenEmbeddings: ${model.embeddingPath} must be a plain Embedding, got an adapter's; unload it first`,
     );
   }
+  loadedSizes.set(model, loadedVocabSize(model));
   table.weight = resized(table.weight, n);
   if (head instanceof Linear) {
     head.weight = resized(head.weight, n);

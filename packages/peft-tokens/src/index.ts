@@ -1,1 +1,23 @@
-export {};
+export {
+  PEFT_VERSION,
+  TASK_TYPES,
+  TrainableTokensConfig,
+  type TaskType,
+  type TrainableTokensOptions,
+} from "./config.ts";
+export * from "./errors.ts";
+export type { LoadOptions, LoadReport, SaveOptions } from "./files.ts";
+export { type AdapterState, TrainableTokensLayer } from "./layer.ts";
+export {
+  type AddAdapterOptions,
+  type MergeAndUnloadOptions,
+  type MergeOptions,
+  PeftModel,
+  type PeftOptions,
+  getPeftModel,
+  tokenParameters,
+} from "./model.ts";
+export { getPeftModelStateDict, setPeftModelStateDict } from "./stateDict.ts";
+export type { LayerStatus, ModelStatus } from "./status.ts";
+export type { AdaptableModel } from "./targets.ts";
+export * from "./warnings.ts";

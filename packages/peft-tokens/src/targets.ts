@@ -1,0 +1,100 @@
+import { Embedding, Linear, type Module, TiedHead, nearest } from "@neolog/nn";
+import { ConfigError, TargetError } from "./errors.ts";
+import { TrainableTokensLayer } from "./layer.ts";
+
+/** What an adapter asks of a model beside its modules; CausalLM answers it, any module tree may. */
+export interface AdaptableModel extends Module {
+  readonly embeddingPath?: string;
+  readonly tiedPaths?: readonly string[];
+}
+
+/** The modules that a config selects, in the order of the tree. Throws TargetError or ConfigError. */
+export function resolveTargets(model: AdaptableModel, targetModules: string | readonly string[] | null): string[] {
+  const names = moduleNames(model);
+  const matches = names.filter(matcher(model, targetModules, names));
+  const asked = targetModules === null ? "the input embedding" : JSON.stringify(targetModules);
+  const missing = Array.isArray(targetModules)
+    ? targetModules.filter((entry: string) => !matches.some((name) => endsWithName(name, entry)))
+    : [];
+  if (matches.length === 0 || missing.length > 0) {
+    const sought = missing[0] ?? (typeof targetModules === "string" ? targetModules : "embed_tokens");
+    const near = nearest(sought, names);
+    const hint = near.length > 0 ? `; did you mean "${near[0]}"?` : "";
+    throw new TargetError(
+      "NOT_FOUND",
+      `target_modules: a module must match ${missing.length > 0 ? JSON.stringify(missing) : asked}, got none${hint}`,
+      {
+        target_modules: targetModules,
+        near,
+      },
+    );
+  }
+  for (const name of matches) checkKind(name, model.moduleAt(name)!);
+  return withoutTies(model, matches);
+}
+
+/** Names of the tree as the unadapted model has them. */
+export function moduleNames(model: Module): string[] {
+  const wrapped = [...model.namedModules()]
+    .filter(([, module]) => module instanceof TrainableTokensLayer)
+    .map(([name]) => name);
+  return [...model.namedModules()]
+    .map(([name]) => name)
+    .filter((name) => name !== "" && !wrapped.some((w) => name.startsWith(`${w}.`)));
+}
+
+/** The whole name, or its last components. */
+const endsWithName = (name: string, entry: string): boolean => name === entry || name.endsWith(`.${entry}`);
+
+function matcher(
+  model: AdaptableModel,
+  target: string | readonly string[] | null,
+  names: readonly string[],
+): (name: string) => boolean {
+  if (target === null) {
+    const { embeddingPath } = model;
+    return embeddingPath === undefined
+      ? (name) => endsWithName(name, "embed_tokens")
+      : (name) => name === embeddingPath;
+  }
+  if (typeof target !== "string") return (name) => target.some((entry) => endsWithName(name, entry));
+  if (names.includes(target)) return (name) => name === target;
+  const pattern = pythonPattern(target);
+  return (name) => pattern.test(name);
+}
+
+/** A pattern of Python's `re`, matched against the whole name. */
+function pythonPattern(pattern: string): RegExp {
+  const translated = pattern
+    .replace(/\(\?P</g, "(?<")
+    .replace(/\\A/g, "^")
+    .replace(/\\Z/g, "$");
+  try {
+    return new RegExp(`^(?:${translated})$`);
+  } catch (error) {
+    throw new ConfigError(
+      "REGEX",
+      `target_modules: must be a regular expression that JavaScript knows too, got ${pattern} (${(error as Error).message})`,
+      {
+        pattern,
+      },
+    );
+  }
+}
+
+function checkKind(name: string, module: Module): void {
+  const base = module instanceof TrainableTokensLayer ? module.base_layer : module;
+  if (base instanceof Embedding || base instanceof Linear || base instanceof TiedHead) return;
+  throw new TargetError(
+    "KIND",
+    `target_modules: ${name} must be an Embedding or a Linear, got ${base.constructor.name}`,
+    { name },
+  );
+}
+
+/** An embedding carries the modules tied to it: they are no targets of their own beside it. */
+function withoutTies({ embeddingPath, tiedPaths = [] }: AdaptableModel, matches: readonly string[]): string[] {
+  return embeddingPath !== undefined && matches.includes(embeddingPath)
+    ? matches.filter((name) => !tiedPaths.includes(name))
+    : [...matches];
+}

@@ -1,0 +1,21 @@
+export type WarningCode =
+  | "UNKNOWN_KEYS"
+  | "TARGET_UNMATCHED"
+  | "ALREADY_MERGED"
+  | "NOT_MERGED"
+  | "UNMERGED_FIRST"
+  | "ACTIVE_DELETED"
+  | "EMBEDDINGS_SAVED"
+  | "BASE_REPLACED"
+  | "TABLE_GROWN"
+  | "SKIPPED_TENSORS";
+
+export interface Warning {
+  readonly code: WarningCode;
+  readonly message: string;
+}
+
+/** Told of everything that works but deserves a look. */
+export type OnWarning = (warning: Warning) => void;
+
+export const toConsole: OnWarning = ({ message }) => console.warn(message);
