@@ -1,71 +1,100 @@
 import { CheckpointError } from "./errors.ts";
 import type { Folder } from "./folder.ts";
-import { readJsonObject } from "./json.ts";
-import { type SafetensorsFile, type StoredTensor, type TensorInfo, openSafetensors } from "./safetensors.ts";
+import { isJsonObject, readJsonObject } from "./json.ts";
+import { type SafetensorsFile, type TensorInfo, missingTensor, openSafetensors } from "./safetensors.ts";
+import type { StoredTensor } from "./storedDtype.ts";
 
 /** The tensors of a model folder, in one file or many. */
 export interface Checkpoint {
+  /** For messages. */
   readonly name: string;
   readonly tensors: ReadonlyMap<string, TensorInfo>;
+  names(): string[];
+  /** Throws CheckpointError MISSING for an unknown name, as `read`. */
+  info(name: string): TensorInfo;
   read(name: string): Promise<StoredTensor>;
   close(): Promise<void>;
 }
 
+const INDEX = "model.safetensors.index.json";
+const PICKLES = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
+
 /**
- * Opens model.safetensors, or the shards that model.safetensors.index.json names. Throws CheckpointError: NOT_FOUND, MISSING for
- * a tensor that its shard lacks, PICKLE where only pytorch_model.bin is there.
+ * Opens model.safetensors, or the shards that model.safetensors.index.json names: their headers are read and checked at once,
+ * their tensors on demand. Throws CheckpointError: NOT_FOUND, CORRUPT, MISSING for a tensor that its shard lacks, PICKLE where
+ * only pytorch_model.bin is there.
  */
 export async function openCheckpoint(folder: Folder): Promise<Checkpoint> {
-  if (await folder.has("model.safetensors")) return openSafetensors(await folder.open("model.safetensors"));
-  if (await folder.has("model.safetensors.index.json")) return openShards(folder);
-  if (await folder.has("pytorch_model.bin")) {
+  if (await folder.has("model.safetensors")) {
+    const file = await openSafetensors(await folder.open("model.safetensors"));
+    return checkpointOf(file.name, new Map([...file.tensors.keys()].map((name) => [name, file])));
+  }
+  if (await folder.has(INDEX)) return openShards(folder);
+  for (const pickle of PICKLES) {
+    if (!(await folder.has(pickle))) continue;
     throw new CheckpointError(
       "PICKLE",
-      `${folder.name}: must hold model.safetensors, found pytorch_model.bin; save it again as safetensors`,
+      `${folder.name}: must hold model.safetensors, found ${pickle}; a pickle can run code, so save it again in Python with model.save_pretrained(dir)`,
+      { folder: folder.name, found: pickle },
     );
   }
-  throw new CheckpointError(
-    "NOT_FOUND",
-    `${folder.name}: must hold model.safetensors or model.safetensors.index.json, found neither`,
-    {
-      folder: folder.name,
-    },
-  );
+  throw new CheckpointError("NOT_FOUND", `${folder.name}: must hold model.safetensors or ${INDEX}, found neither`, {
+    folder: folder.name,
+  });
 }
 
 async function openShards(folder: Folder): Promise<Checkpoint> {
-  const index = await readJsonObject(folder, "model.safetensors.index.json");
-  const weightMap = Object.entries((index["weight_map"] ?? {}) as Record<string, unknown>);
+  const weightMap = await readWeightMap(folder);
   const shards = new Map<string, SafetensorsFile>();
-  const tensors = new Map<string, TensorInfo>();
-  const shardOf = new Map<string, SafetensorsFile>();
-  for (const [name, shard] of weightMap) {
-    if (typeof shard !== "string" || /[/\\]|^\.\.?$/.test(shard)) {
-      const found = JSON.stringify(shard);
-      throw new CheckpointError(
-        "CORRUPT",
-        `${folder.name}/model.safetensors.index.json: "${name}" must name a file of the folder, got ${found}`,
-      );
+  try {
+    for (const shard of new Set(weightMap.values())) {
+      shards.set(shard, await openSafetensors(await folder.open(shard)));
     }
-    let file = shards.get(shard);
-    if (!file) shards.set(shard, (file = await openSafetensors(await folder.open(shard))));
-    const info = file.tensors.get(name);
-    if (!info)
-      throw new CheckpointError("MISSING", `${folder.name}/${shard}: must hold tensor "${name}", found none`, { name });
-    tensors.set(name, info);
-    shardOf.set(name, file);
+    const fileOf = new Map([...weightMap].map(([name, shard]) => [name, shards.get(shard)!]));
+    for (const [name, file] of fileOf) if (!file.tensors.has(name)) throw missingTensor(file.name, name);
+    return checkpointOf(folder.name, fileOf);
+  } catch (error) {
+    for (const file of shards.values()) await file.close();
+    throw error;
   }
+}
+
+/** Tensor name → shard, each a file directly in the folder. */
+async function readWeightMap(folder: Folder): Promise<Map<string, string>> {
+  const { weight_map: weightMap } = await readJsonObject(folder, INDEX);
+  const corrupt = (mustHold: string, found: unknown): CheckpointError =>
+    new CheckpointError("CORRUPT", `${folder.name}/${INDEX}: ${mustHold}, got ${JSON.stringify(found)}`, {
+      file: INDEX,
+    });
+  if (!isJsonObject(weightMap)) throw corrupt("weight_map must be an object of file names", weightMap);
+  const shardOf = new Map<string, string>();
+  for (const [name, shard] of Object.entries(weightMap)) {
+    if (typeof shard !== "string" || !/^[^/\\:]+$/.test(shard) || shard === "." || shard === "..") {
+      throw corrupt(`weight_map must name a file of the folder for "${name}"`, shard);
+    }
+    shardOf.set(name, shard);
+  }
+  return shardOf;
+}
+
+function checkpointOf(name: string, fileOf: ReadonlyMap<string, SafetensorsFile>): Checkpoint {
+  const tensors = new Map([...fileOf].map(([key, file]) => [key, file.tensors.get(key)!]));
   return {
-    name: folder.name,
+    name,
     tensors,
-    async read(name) {
-      const file = shardOf.get(name);
-      if (!file)
-        throw new CheckpointError("MISSING", `${folder.name}: must hold tensor "${name}", found none`, { name });
-      return file.read(name);
+    names: () => [...tensors.keys()],
+    info(key) {
+      const info = tensors.get(key);
+      if (!info) throw missingTensor(name, key);
+      return info;
+    },
+    async read(key) {
+      const file = fileOf.get(key);
+      if (!file) throw missingTensor(name, key);
+      return file.read(key);
     },
     async close() {
-      for (const file of shards.values()) await file.close();
+      for (const file of new Set(fileOf.values())) await file.close();
     },
   };
 }

@@ -1,72 +1,45 @@
-import { type DType, type Tensor, type TypedArray, cast, tensor } from "@neolog/tensor";
+import {
+  type Backend,
+  type DType,
+  type Tensor,
+  type TypedArray,
+  fromBfloat16,
+  fromFloat16,
+  isStorageDType,
+  tensor,
+} from "@neolog/tensor";
 import { CheckpointError } from "./errors.ts";
-import type { StoredDType, StoredTensor } from "./safetensors.ts";
+import { STORED_DTYPE, type StoredTensor, dtypeOf, toTypedArray } from "./storedDtype.ts";
 
-const STORED: { readonly [D in DType]: StoredDType } = {
-  float64: "F64",
-  float32: "F32",
-  int32: "I32",
-  bfloat16: "BF16",
-  float16: "F16",
-};
-
-/** The dtype in which a stored tensor is held; BOOL, U8 and I64 become int32. Throws CheckpointError DTYPE for others. */
-export function dtypeOf(stored: { readonly dtype: StoredDType }, name: string): DType {
-  const found = (Object.keys(STORED) as DType[]).find((dtype) => STORED[dtype] === stored.dtype);
-  if (found) return found;
-  if (stored.dtype === "BOOL" || stored.dtype === "U8" || stored.dtype === "I64") return "int32";
-  throw new CheckpointError(
-    "DTYPE",
-    `"${name}": dtype must be one of F64, F32, F16, BF16, I64, I32, U8, BOOL, got ${stored.dtype}`,
-    { name },
-  );
+export interface ToTensorOptions {
+  /** Convert to this dtype; without it as stored, save that F64 becomes float32, which every backend holds. */
+  readonly dtype?: DType | undefined;
+  /** For messages. */
+  readonly name?: string | undefined;
+  /** The default backend when absent. */
+  readonly backend?: Backend | undefined;
 }
 
-/** The values as the host array of `dtypeOf`; a view of the bytes where the layout is the same. */
-export function toTypedArray(stored: StoredTensor, name: string): TypedArray {
-  const { buffer, byteOffset, byteLength } = stored.bytes;
-  switch (stored.dtype) {
-    case "F64":
-      return new Float64Array(buffer, byteOffset, byteLength / 8);
-    case "F32":
-      return new Float32Array(buffer, byteOffset, byteLength / 4);
-    case "I32":
-      return new Int32Array(buffer, byteOffset, byteLength / 4);
-    case "BF16":
-    case "F16":
-      return new Uint16Array(buffer, byteOffset, byteLength / 2);
-    case "BOOL":
-    case "U8":
-      return Int32Array.from(stored.bytes);
-    case "I64":
-      return Int32Array.from(new BigInt64Array(buffer, byteOffset, byteLength / 8), Number);
-    default:
-      dtypeOf(stored, name);
-      throw new TypeError(`unreachable dtype ${stored.dtype}`);
-  }
-}
-
-/** A tensor of the stored values, in `dtype` where given. */
-export function toTensor(
-  stored: StoredTensor,
-  { name = "tensor", dtype }: { name?: string; dtype?: DType } = {},
-): Tensor {
+/** A tensor of the stored values. Throws CheckpointError DTYPE for dtypes that no backend holds, or floats wanted as int32. */
+export function toTensor(stored: StoredTensor, { name = "tensor", dtype, backend }: ToTensorOptions = {}): Tensor {
   const own = dtypeOf(stored, name);
+  const wanted = dtype ?? (own === "float64" ? "float32" : own);
+  if (wanted === "int32" && own !== "int32") {
+    throw new CheckpointError("DTYPE", `"${name}": must hold integers to be int32, got ${stored.dtype}`, { name });
+  }
   const data = toTypedArray(stored, name);
-  if (own === "float64" && dtype !== "float64") return tensor(Float32Array.from(data), stored.shape, "float32");
-  const t = tensor(data, stored.shape, own);
-  if (dtype === undefined || dtype === own) return t;
-  const converted = cast(t, dtype);
-  t.dispose();
-  return converted;
+  return tensor(wanted === own || !isStorageDType(own) ? data : widen(data, own), stored.shape, wanted, backend);
 }
 
 /** The values of a tensor as a file holds them. */
 export async function fromTensor(t: Tensor): Promise<StoredTensor> {
-  const data = await t.data();
-  return {
-    dtype: STORED[t.dtype],
-    shape: t.shape,
-    bytes: new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
-  };
+  const { buffer, byteOffset, byteLength } = await t.data();
+  return { dtype: STORED_DTYPE[t.dtype], shape: t.shape, bytes: new Uint8Array(buffer, byteOffset, byteLength) };
+}
+
+function widen(bits: TypedArray, dtype: DType): Float32Array {
+  const number = dtype === "bfloat16" ? fromBfloat16 : fromFloat16;
+  const out = new Float32Array(bits.length);
+  for (let i = 0; i < out.length; i++) out[i] = number(bits[i]!);
+  return out;
 }

@@ -1,50 +1,91 @@
+import type { FileHandle } from "node:fs/promises";
 import { CheckpointError } from "./errors.ts";
 
 /** A directory path, or files in memory by name. */
 export type FolderTarget = string | Map<string, Uint8Array>;
 
+/** What a file is to hold: bytes, text, or bytes that are made as they are written. */
+export type FileContent = Uint8Array | string | AsyncIterable<Uint8Array>;
+
 /**
  * Writes files, by their names relative to the target, so that none is ever seen half-written: each goes to a temporary name
- * beside its own and is renamed when all are complete. On failure nothing is left behind. Throws CheckpointError IS_FILE.
+ * beside its own, and when all are complete they are renamed in the order given. The target is created when missing. A failure
+ * before that leaves everything as it was. Throws CheckpointError IS_FILE where a file is in the way of a folder or a folder
+ * in the way of a file.
  */
-export async function writeFolder(
-  target: FolderTarget,
-  files: ReadonlyMap<string, Uint8Array | string>,
-): Promise<void> {
-  const bytes = new Map(
-    [...files].map(([name, content]) => [
-      name,
-      typeof content === "string" ? new TextEncoder().encode(content) : content,
-    ]),
-  );
-  if (typeof target !== "string") {
-    for (const [name, content] of bytes) target.set(name, content);
-    return;
+export async function writeFolder(target: FolderTarget, files: ReadonlyMap<string, FileContent>): Promise<void> {
+  for (const name of files.keys()) {
+    if (!name.split(/[/\\]/).some((part) => /^(?:|\.|\.\.|[a-z]:)$/i.test(part))) continue;
+    const where = typeof target === "string" ? target : "files in memory";
+    throw new CheckpointError("UNEXPECTED", `${where}: a file must lie inside the folder, got "${name}"`, {
+      file: name,
+    });
   }
-  const { mkdir, open, rename, rm, stat } = await import("node:fs/promises");
-  const { dirname, join } = await import("node:path");
-  const found = await stat(target).catch(() => null);
-  if (found && !found.isDirectory()) {
-    throw new CheckpointError("IS_FILE", `${target}: must be a folder to write to, found a file`, { folder: target });
+  if (typeof target === "string") return writeDisk(target, files);
+  const complete: [name: string, bytes: Uint8Array][] = [];
+  for (const [name, content] of files) complete.push([name, await collect(content)]);
+  for (const [name, bytes] of complete) target.set(name, bytes);
+}
+
+async function writeDisk(target: string, files: ReadonlyMap<string, FileContent>): Promise<void> {
+  const { mkdir, open, rename, rm, rmdir, stat } = await import("node:fs/promises");
+  const path = await import("node:path");
+  const created: string[] = [];
+  const written: { readonly temporary: string; readonly final: string }[] = [];
+
+  async function createFolder(folder: string): Promise<void> {
+    const entry = await stat(folder).catch(() => null);
+    if (entry?.isDirectory()) return;
+    if (entry) throw inTheWay(folder, "a folder", "a file");
+    await createFolder(path.dirname(folder));
+    await mkdir(folder);
+    created.push(folder);
   }
-  const written: { temporary: string; path: string }[] = [];
+
   try {
-    for (const [name, content] of bytes) {
-      const path = join(target, name);
-      const temporary = `${path}.${process.pid}.tmp`;
-      await mkdir(dirname(path), { recursive: true });
-      written.push({ temporary, path });
-      const file = await open(temporary, "w");
-      try {
-        await file.writeFile(content);
-        await file.sync();
-      } finally {
-        await file.close();
-      }
+    await createFolder(path.resolve(target));
+    for (const [name, content] of files) {
+      const final = path.resolve(target, name);
+      await createFolder(path.dirname(final));
+      if ((await stat(final).catch(() => null))?.isDirectory()) throw inTheWay(final, "a file", "a folder");
+      const temporary = `${final}.${crypto.randomUUID()}.tmp`;
+      written.push({ temporary, final });
+      await writeFile(await open(temporary, "wx"), content);
     }
-    for (const { temporary, path } of written) await rename(temporary, path);
+    for (const { temporary, final } of written) await rename(temporary, final);
   } catch (error) {
     for (const { temporary } of written) await rm(temporary, { force: true });
+    for (const folder of created.toReversed()) await rmdir(folder).catch(() => {});
     throw error;
   }
 }
+
+async function writeFile(file: FileHandle, content: FileContent): Promise<void> {
+  try {
+    for await (const piece of pieces(content)) await file.writeFile(piece);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+async function* pieces(content: FileContent): AsyncGenerator<Uint8Array, void, undefined> {
+  if (typeof content === "string") yield new TextEncoder().encode(content);
+  else if (content instanceof Uint8Array) yield content;
+  else yield* content;
+}
+
+async function collect(content: FileContent): Promise<Uint8Array> {
+  const parts: Uint8Array[] = [];
+  for await (const piece of pieces(content)) parts.push(piece.slice());
+  const bytes = new Uint8Array(parts.reduce((total, part) => total + part.byteLength, 0));
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.byteLength;
+  }
+  return bytes;
+}
+
+const inTheWay = (path: string, mustBe: string, found: string): CheckpointError =>
+  new CheckpointError("IS_FILE", `${path}: must be ${mustBe} to write to, found ${found}`, { path });

@@ -1,28 +1,47 @@
 import { CheckpointError } from "../errors.ts";
-import type { ByteSource } from "./source.ts";
+import { type ByteSource, endsEarly, memorySource } from "./source.ts";
 
-/** A file behind a URL, read by ranges. Throws CheckpointError where the server has none or ignores ranges. */
+/**
+ * A file behind a URL, read by HTTP ranges; where the server ignores ranges, the whole file is held in memory. Throws
+ * CheckpointError NOT_FOUND when the URL cannot be read, CORRUPT when it changes while it is read.
+ */
 export async function httpSource(url: string): Promise<ByteSource> {
-  const head = await fetch(url, { method: "HEAD" });
-  const size = Number(head.headers.get("content-length"));
-  if (!head.ok) throw new CheckpointError("NOT_FOUND", `${url}: must be readable, got HTTP ${head.status}`, { url });
+  const first = await fetchRange(url, 0, 1);
+  if (first.status === 200) return memorySource(url, new Uint8Array(await first.arrayBuffer()));
+  await first.body?.cancel();
+  const size = Number(/\/(\d+)$/.exec(first.headers.get("content-range") ?? "")?.[1] ?? NaN);
+  if (Number.isNaN(size)) {
+    throw new CheckpointError(
+      "NOT_FOUND",
+      `${url}: content-range must give the file's size, got ${first.headers.get("content-range")}`,
+      { file: url },
+    );
+  }
   return {
     name: url,
     size,
     async read(offset, length) {
       if (length === 0) return new Uint8Array(0);
-      const response = await fetch(url, { headers: { range: `bytes=${offset}-${offset + length - 1}` } });
+      const response = await fetchRange(url, offset, length);
       const bytes = new Uint8Array(await response.arrayBuffer());
       if (response.status !== 206 || bytes.byteLength !== length) {
-        const found = `HTTP ${response.status} with ${bytes.byteLength} bytes`;
-        throw new CheckpointError(
-          "CORRUPT",
-          `${url}: ${length} bytes from ${offset} must come by range, got ${found}`,
-          { url },
-        );
+        throw endsEarly(url, offset, length, response.status === 206 ? bytes.byteLength : 0);
       }
       return bytes;
     },
     close: async () => {},
   };
 }
+
+/** Answers 206, 200 from a server without ranges, or 416 for a range past the end. */
+async function fetchRange(url: string, offset: number, length: number): Promise<Response> {
+  const headers = { range: `bytes=${offset}-${offset + length - 1}` };
+  const response = await fetch(url, { headers }).catch((error: Error) => {
+    throw notFound(url, error.cause instanceof Error ? error.cause.message : error.message);
+  });
+  if (!response.ok && response.status !== 416) throw notFound(url, `HTTP ${response.status}`);
+  return response;
+}
+
+const notFound = (url: string, found: string): CheckpointError =>
+  new CheckpointError("NOT_FOUND", `${url}: must be readable, got ${found}`, { file: url });

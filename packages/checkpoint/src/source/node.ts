@@ -1,28 +1,31 @@
 import { CheckpointError } from "../errors.ts";
-import type { ByteSource } from "./source.ts";
+import { type ByteSource, endsEarly } from "./source.ts";
 
-/** One read call takes at most 1 GiB. */
+/** One read call of the operating system takes less than 2 GiB. */
 const PIECE = 2 ** 30;
 
-/** A file on disk, read by position. */
+/** A file on disk, read by position. Throws CheckpointError NOT_FOUND for what is no readable file. */
 export async function fileSource(path: string): Promise<ByteSource> {
   const { open } = await import("node:fs/promises");
   const file = await open(path, "r").catch((error: NodeJS.ErrnoException) => {
-    throw new CheckpointError("NOT_FOUND", `${path}: must be a readable file, got ${error.code}`, { file: path });
+    throw notReadable(
+      path,
+      error.code === "ENOENT" || error.code === "ENOTDIR" ? "nothing" : (error.code ?? error.message),
+    );
   });
-  const { size } = await file.stat();
+  const stats = await file.stat();
+  if (stats.isDirectory()) {
+    await file.close();
+    throw notReadable(path, "a folder");
+  }
   return {
     name: path,
-    size,
+    size: stats.size,
     async read(offset, length) {
       const bytes = new Uint8Array(length);
       for (let at = 0; at < length;) {
         const { bytesRead } = await file.read(bytes, at, Math.min(PIECE, length - at), offset + at);
-        if (bytesRead === 0) {
-          throw new CheckpointError("CORRUPT", `${path}: ${length} bytes must follow offset ${offset}, got ${at}`, {
-            file: path,
-          });
-        }
+        if (bytesRead === 0) throw endsEarly(path, offset, length, at);
         at += bytesRead;
       }
       return bytes;
@@ -30,3 +33,6 @@ export async function fileSource(path: string): Promise<ByteSource> {
     close: () => file.close(),
   };
 }
+
+const notReadable = (path: string, found: string): CheckpointError =>
+  new CheckpointError("NOT_FOUND", `${path}: must be a readable file, found ${found}`, { file: path });
