@@ -1,0 +1,126 @@
+import { CheckpointError } from "@neolog/checkpoint";
+import type { Tokenizer } from "@neolog/models";
+import { readFile, stat } from "node:fs/promises";
+import { CliError } from "./errors.ts";
+
+/** A row ready for the model; all three have one length. */
+export interface Example {
+  readonly input_ids: readonly number[];
+  readonly attention_mask: readonly number[];
+  /** −100 where nothing is to be predicted. */
+  readonly labels: readonly number[];
+}
+
+export interface ReadOptions {
+  /** For rows of text; rows of input_ids need none. */
+  readonly tokenizer: Tokenizer | null;
+  /** Ids must lie below. */
+  readonly vocabSize: number;
+  /** Longer rows are cut. */
+  readonly maxLength?: number | undefined;
+}
+
+const IGNORED = -100;
+
+/**
+ * Reads a JSONL file: `{"text"}`, `{"prompt", "completion"}` (the prompt is not predicted, an end token follows the completion) or
+ * `{"input_ids", "attention_mask"?, "labels"?}`. Blank lines are skipped, rows that predict nothing are refused. Throws CliError
+ * that names file and line.
+ */
+export async function readExamples(file: string, options: ReadOptions): Promise<Example[]> {
+  const found = await stat(file).catch(() => null);
+  if (!found?.isFile())
+    throw new CheckpointError("NOT_FOUND", `${file}: must be a JSONL file, found ${found ? "a folder" : "nothing"}`);
+  const lines = (await readFile(file, "utf8")).split("\n");
+  const examples = lines.flatMap((line, i) =>
+    line.trim() === "" ? [] : [toExample(line, `${file}:${i + 1}`, options)],
+  );
+  if (examples.length === 0) throw new CliError(`${file}: must hold at least one row, found none`);
+  return examples;
+}
+
+function toExample(line: string, where: string, options: ReadOptions): Example {
+  let row: unknown;
+  try {
+    row = JSON.parse(line);
+  } catch (error) {
+    throw new CliError(`${where}: must be a JSON object on one line, got ${(error as Error).message}`);
+  }
+  const example = cut(encodeRow(row, where, options), options.maxLength);
+  const outside = example.input_ids.find((id) => id < 0 || id >= options.vocabSize);
+  if (outside !== undefined) throw new CliError(`${where}: ids must be in [0, ${options.vocabSize}), got ${outside}`);
+  if (example.labels.slice(1).every((label) => label === IGNORED)) {
+    throw new CliError(`${where}: must give at least one token to predict after the first, got none`);
+  }
+  return example;
+}
+
+function encodeRow(row: unknown, where: string, { tokenizer }: ReadOptions): Example {
+  const { text, prompt, completion, input_ids, attention_mask, labels } = (row ?? {}) as Record<string, unknown>;
+  if (input_ids !== undefined) {
+    const ids = integers(input_ids, "input_ids", where);
+    const mask =
+      attention_mask === undefined ? ids.map(() => 1) : integers(attention_mask, "attention_mask", where, ids.length);
+    const wanted = labels === undefined ? ids : integers(labels, "labels", where, ids.length);
+    return {
+      input_ids: ids,
+      attention_mask: mask,
+      labels: wanted.map((label, i) => (mask[i] === 0 ? IGNORED : label)),
+    };
+  }
+  const isText = typeof text === "string";
+  if (!isText && (typeof prompt !== "string" || typeof completion !== "string")) {
+    throw new CliError(`${where}: must hold "text", "prompt" and "completion", or "input_ids", got ${keysOf(row)}`);
+  }
+  if (!tokenizer) throw new CliError(`${where}: text needs a tokenizer; the model's folder must hold tokenizer.json`);
+  if (isText) return predicted(tokenizer.encode(text), 0);
+  const start = tokenizer.encode(prompt as string);
+  const end = tokenizer.eosTokenId;
+  const rest = tokenizer.encode(completion as string, { addSpecialTokens: false });
+  return predicted([...start, ...rest, ...(end === undefined ? [] : [end])], start.length);
+}
+
+/** All positions attended to; those before `from` are not predicted. */
+const predicted = (ids: number[], from: number): Example => ({
+  input_ids: ids,
+  attention_mask: ids.map(() => 1),
+  labels: ids.map((id, i) => (i < from ? IGNORED : id)),
+});
+
+const cut = ({ input_ids, attention_mask, labels }: Example, length = Infinity): Example => ({
+  input_ids: input_ids.slice(0, length),
+  attention_mask: attention_mask.slice(0, length),
+  labels: labels.slice(0, length),
+});
+
+function integers(value: unknown, key: string, where: string, length?: number): number[] {
+  if (!Array.isArray(value) || !value.every(Number.isSafeInteger)) {
+    throw new CliError(
+      `${where}: "${key}" must be a list of whole numbers, got ${JSON.stringify(value)?.slice(0, 60)}`,
+    );
+  }
+  if (length !== undefined && value.length !== length) {
+    throw new CliError(`${where}: "${key}" must be as long as "input_ids" (${length}), got ${value.length}`);
+  }
+  return value as number[];
+}
+
+const keysOf = (row: unknown): string =>
+  typeof row === "object" && row !== null && !Array.isArray(row)
+    ? `keys ${Object.keys(row).join(", ") || "(none)"}`
+    : JSON.stringify(row);
+
+/** Examples as one batch: padded on the right, padding neither attended to nor predicted. Each is [B, longest]. */
+export function collate(
+  examples: readonly Example[],
+  pad = 0,
+): { input_ids: number[][]; attention_mask: number[][]; labels: number[][] } {
+  const length = Math.max(...examples.map(({ input_ids }) => input_ids.length));
+  const padded = (key: keyof Example, fill: number): number[][] =>
+    examples.map((example) => [...example[key], ...Array.from({ length: length - example[key].length }, () => fill)]);
+  return {
+    input_ids: padded("input_ids", pad),
+    attention_mask: padded("attention_mask", 0),
+    labels: padded("labels", IGNORED),
+  };
+}

@@ -1,0 +1,60 @@
+import { Scope, untracked } from "@neolog/tensor";
+import { ADAPTER, BACKEND, DATA, MODEL, command, positiveInteger } from "./command.ts";
+import { type Example, collate, readExamples } from "./data.ts";
+import type { Io } from "./io.ts";
+import { type Loaded, loadModel } from "./load.ts";
+import { Output } from "./output.ts";
+import type { Progress } from "./progress.ts";
+import { columns, thousands } from "./text.ts";
+
+/** neolog eval: mean loss per predicted token of a file. */
+export const evalCommand = (io: Io) =>
+  command("eval", "Measure loss and perplexity of a model, with or without an adapter, on a JSONL file.", [
+    "eval --model ./llama --data held-out.jsonl",
+    "eval --model ./llama --adapter ./my-adapter --data held-out.jsonl --json",
+  ])
+    .requiredOption(...MODEL)
+    .option(...ADAPTER)
+    .requiredOption(...DATA)
+    .option("--batch-size <n>", "rows per forward pass", positiveInteger, 8)
+    .option("--max-length <n>", "tokens per row at most; longer rows are cut", positiveInteger)
+    .option(...BACKEND)
+    .action(async (flags) => {
+      const output = new Output(io, flags);
+      const { model, base, tokenizer } = await loadModel(flags, output);
+      const { vocab_size } = base.config;
+      const examples = await readExamples(flags.data, { tokenizer, vocabSize: vocab_size, maxLength: flags.maxLength });
+      const progress = output.progress("rows", examples.length);
+      const { loss, tokens } = await meanLoss(model, examples, flags.batchSize, progress);
+      progress.stop();
+      const perplexity = Math.exp(loss);
+      output.result(
+        { loss, perplexity, tokens },
+        ...columns([
+          ["loss", loss.toFixed(6)],
+          ["perplexity", perplexity.toFixed(4)],
+          ["tokens", thousands(tokens)],
+        ]),
+      );
+    });
+
+/** Mean cross entropy over all predicted tokens, whatever batches they fall into. */
+export async function meanLoss(
+  model: Loaded["model"],
+  examples: readonly Example[],
+  batchSize: number,
+  progress?: Progress,
+): Promise<{ loss: number; tokens: number }> {
+  let total = 0;
+  let tokens = 0;
+  for (let start = 0; start < examples.length; start += batchSize) {
+    using _pass = new Scope();
+    const batch = examples.slice(start, start + batchSize);
+    const { loss } = untracked(() => model.forward(collate(batch)));
+    const count = batch.reduce((sum, { labels }) => sum + labels.slice(1).filter((label) => label >= 0).length, 0);
+    total += (await loss!.item()) * count;
+    tokens += count;
+    progress?.update(start + batch.length);
+  }
+  return { loss: total / tokens, tokens };
+}

@@ -1,0 +1,76 @@
+import { AdamW, type ScheduleName, backward, schedule } from "@neolog/autograd";
+import { type Example, collate } from "./data.ts";
+import { type PeftModel, tokenParameters } from "@neolog/peft-tokens";
+import { Random, Scope, type Tensor } from "@neolog/tensor";
+
+/** How rows are trained; everything that decides a run's numbers besides model, rows and data. */
+export interface Recipe {
+  readonly steps: number;
+  readonly lr: number;
+  readonly weight_decay: number;
+  readonly batch_size: number;
+  readonly schedule: ScheduleName;
+  readonly warmup_steps: number;
+  readonly shuffle: boolean;
+  readonly seed: number;
+}
+
+/** Which examples step `step` sees: each epoch all of them, in an order that depends on seed and epoch only. */
+export function batchAt(step: number, examples: number, { batch_size, shuffle, seed }: Recipe): number[] {
+  const perEpoch = Math.ceil(examples / batch_size);
+  const epoch = Math.floor(step / perEpoch);
+  const start = (step % perEpoch) * batch_size;
+  const order = shuffle
+    ? new Random(seed, epoch * examples).permutation(examples)
+    : Array.from({ length: examples }, (_, i) => i);
+  return order.slice(start, start + batch_size);
+}
+
+/** A run that can be left after any step and gone on with, to the same bits. */
+export class FineTuning {
+  readonly recipe: Recipe;
+  /** Loss of every step so far. */
+  readonly losses: number[];
+  readonly optimizer: AdamW;
+  readonly #peft: PeftModel;
+  readonly #examples: readonly Example[];
+  readonly #factor: (step: number) => number;
+
+  constructor(peft: PeftModel, examples: readonly Example[], recipe: Recipe, losses: readonly number[] = []) {
+    this.recipe = recipe;
+    this.losses = [...losses];
+    this.optimizer = new AdamW(tokenParameters(peft), { lr: recipe.lr, weight_decay: recipe.weight_decay });
+    this.#peft = peft;
+    this.#examples = examples;
+    this.#factor = schedule(recipe.schedule, { warmupSteps: recipe.warmup_steps, totalSteps: recipe.steps });
+  }
+
+  /** Steps done. */
+  get step(): number {
+    return this.losses.length;
+  }
+  get done(): boolean {
+    return this.step >= this.recipe.steps;
+  }
+  get parameters(): readonly Tensor[] {
+    return this.optimizer.params;
+  }
+
+  /** One batch forward, backward and into the rows; → its loss before the update. */
+  async next(): Promise<number> {
+    using _step = new Scope();
+    const batch = batchAt(this.step, this.#examples.length, this.recipe).map((i) => this.#examples[i]!);
+    this.optimizer.lr = this.recipe.lr * this.#factor(this.step);
+    const { loss } = this.#peft.forward(collate(batch));
+    backward(loss!);
+    this.optimizer.step();
+    this.optimizer.zeroGrad();
+    const value = await loss!.item();
+    this.losses.push(value);
+    return value;
+  }
+
+  dispose(): void {
+    this.optimizer.dispose();
+  }
+}

@@ -1,0 +1,69 @@
+import { openFolder, resolveModelFolder } from "@neolog/checkpoint";
+import { AutoModelForCausalLM, AutoTokenizer, type CausalLM, type Tokenizer } from "@neolog/models";
+import { PeftModel } from "@neolog/peft-tokens";
+import { defaultBackend, openBackend, setDefaultBackend } from "@neolog/tensor";
+import { CliError } from "./errors.ts";
+import type { Output } from "./output.ts";
+
+export interface ModelFlags {
+  readonly model: string;
+  readonly adapter?: string | undefined;
+  readonly backend?: string | undefined;
+}
+
+/** A model ready to run. */
+export interface Loaded {
+  /** The base with its adapter, if one was named. */
+  readonly model: CausalLM | PeftModel;
+  readonly base: CausalLM;
+  readonly peft: PeftModel | null;
+  /** The adapter's own tokenizer, else the model's, else none. */
+  readonly tokenizer: Tokenizer | null;
+}
+
+/** Opens the backend that a command names; without a name the default stays. */
+export async function openNamedBackend(name: string | undefined): Promise<void> {
+  if (name !== undefined) setDefaultBackend(await openBackend(name));
+}
+
+/** Loads the base, then the adapter on it; a table with fewer rows than the adapter's tokenizer has tokens grows first. */
+export async function loadModel(flags: ModelFlags, output: Output): Promise<Loaded> {
+  await openNamedBackend(flags.backend);
+  if (flags.adapter !== undefined) await openFolder(flags.adapter);
+  const base = await loadBase(flags.model, output);
+  if (flags.adapter === undefined) return { model: base, base, peft: null, tokenizer: await tokenizerOf(flags.model) };
+  const own = await tokenizerOf(flags.adapter);
+  if (own && own.vocabSize > base.config.vocab_size) base.resizeTokenEmbeddings(own.vocabSize);
+  const peft = await PeftModel.fromPretrained(base, flags.adapter, {
+    onWarning: ({ message }) => output.note(message),
+  });
+  return { model: peft, base, peft, tokenizer: own ?? (await tokenizerOf(flags.model)) };
+}
+
+/** The model alone, with a progress bar while its tensors are read. */
+export async function loadBase(dir: string, output: Output): Promise<CausalLM> {
+  let progress: ReturnType<Output["progress"]> | undefined;
+  try {
+    return await AutoModelForCausalLM.fromPretrained(dir, {
+      onProgress(done, total) {
+        progress ??= output.progress("loading", total);
+        progress.update(done);
+      },
+    });
+  } finally {
+    progress?.stop();
+  }
+}
+
+/** The tokenizer of a folder or a cached model, or null where it has none. */
+export async function tokenizerOf(dir: string): Promise<Tokenizer | null> {
+  const folder = await openFolder(await resolveModelFolder(dir));
+  return (await folder.has("tokenizer.json")) ? AutoTokenizer.fromPretrained(folder.name) : null;
+}
+
+/** The tokenizer, for commands that read or write text. */
+export function needTokenizer({ tokenizer }: Loaded, { model, adapter }: ModelFlags): Tokenizer {
+  if (tokenizer) return tokenizer;
+  const looked = adapter === undefined ? model : `${adapter} or ${model}`;
+  throw new CliError(`${looked}: must hold tokenizer.json, found none; text needs a tokenizer`);
+}

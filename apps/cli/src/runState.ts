@@ -1,0 +1,117 @@
+import {
+  CheckpointError,
+  type StoredTensor,
+  fromTensor,
+  openFolder,
+  openSafetensors,
+  readJsonObject,
+  toTensor,
+  writeFolder,
+  writeSafetensors,
+} from "@neolog/checkpoint";
+import { assign } from "@neolog/tensor";
+import { readdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { CliError } from "./errors.ts";
+import type { FineTuning, Recipe } from "./fineTune.ts";
+
+const JSON_FILE = "training_state.json";
+const TENSOR_FILE = "training_state.safetensors";
+const FORMAT = "neolog training state 1";
+const CHECKPOINT = /^checkpoint-(\d+)$/;
+
+/** What makes a run go on where it stopped, beside the rows: they are in the adapter next to it. */
+export interface RunState {
+  readonly recipe: Recipe;
+  /** Rows were cut to this many tokens; null for never. */
+  readonly max_length: number | null;
+  /** Of the training file, in hexadecimal. */
+  readonly data_sha256: string;
+  /** Loss of every step so far. */
+  readonly losses: readonly number[];
+}
+
+export interface SavedRun {
+  /** The folder that it was read from: an adapter with the state beside it. */
+  readonly dir: string;
+  readonly state: RunState;
+  /** AdamW's moments by name. */
+  readonly moments: ReadonlyMap<string, StoredTensor>;
+}
+
+/** Writes the state beside the adapter in `dir`. */
+export async function writeRunState(
+  dir: string,
+  run: FineTuning,
+  rest: Pick<RunState, "max_length" | "data_sha256">,
+): Promise<void> {
+  const state: RunState = { recipe: run.recipe, ...rest, losses: run.losses };
+  const moments: [string, StoredTensor][] = [];
+  for (const [i, p] of run.parameters.entries()) {
+    const { exp_avg, exp_avg_sq } = run.optimizer.stateOf(p);
+    moments.push([`exp_avg.${i}`, await fromTensor(exp_avg)], [`exp_avg_sq.${i}`, await fromTensor(exp_avg_sq)]);
+  }
+  await writeFolder(
+    dir,
+    new Map<string, Uint8Array | string>([
+      [JSON_FILE, `${JSON.stringify({ format: FORMAT, ...state }, null, 2)}\n`],
+      [TENSOR_FILE, writeSafetensors(moments)],
+    ]),
+  );
+}
+
+/** The newest state in a folder: its last checkpoint, else the one beside its adapter. Throws CliError where there is none. */
+export async function readRunState(dir: string): Promise<SavedRun> {
+  const [newest] = await checkpointsIn(dir);
+  const from = newest ?? dir;
+  const folder = await openFolder(from);
+  if (!(await folder.has(JSON_FILE))) {
+    throw new CliError(
+      `--resume ${dir}: must hold ${JSON_FILE} or a checkpoint, found neither; neolog train writes them into --out`,
+    );
+  }
+  const json = await readJsonObject(folder, JSON_FILE);
+  if (json["format"] !== FORMAT) {
+    throw new CheckpointError(
+      "CORRUPT",
+      `${from}/${JSON_FILE}: "format" must be "${FORMAT}", found ${JSON.stringify(json["format"])}`,
+    );
+  }
+  const file = await openSafetensors(await folder.open(TENSOR_FILE));
+  const moments = new Map<string, StoredTensor>();
+  for (const name of file.tensors.keys()) moments.set(name, await file.read(name));
+  await file.close();
+  return { dir: from, state: json as unknown as RunState, moments };
+}
+
+/** Puts AdamW where it was. */
+export function restoreOptimizer(run: FineTuning, { dir, state, moments }: SavedRun): void {
+  for (const [i, p] of run.parameters.entries()) {
+    const own = run.optimizer.stateOf(p);
+    own.step = state.losses.length;
+    for (const key of ["exp_avg", "exp_avg_sq"] as const) {
+      const stored = moments.get(`${key}.${i}`);
+      if (!stored) throw new CheckpointError("MISSING", `${dir}/${TENSOR_FILE}: must hold ${key}.${i}, found none`);
+      const t = toTensor(stored, { name: `${key}.${i}` });
+      assign(own[key], t);
+      t.dispose();
+    }
+  }
+}
+
+export const checkpointPath = (out: string, step: number): string => join(out, `checkpoint-${step}`);
+
+/** Removes every checkpoint in `out` that we wrote, except one. */
+export async function removeCheckpoints(out: string, except?: string): Promise<void> {
+  for (const path of await checkpointsIn(out)) if (path !== except) await rm(path, { recursive: true, force: true });
+}
+
+/** Checkpoints with a state of ours, newest first. */
+async function checkpointsIn(dir: string): Promise<string[]> {
+  const names = await readdir(dir, { withFileTypes: true }).catch(() => []);
+  const steps = names.flatMap(({ name }) => (CHECKPOINT.test(name) ? [Number(CHECKPOINT.exec(name)![1])] : []));
+  const paths = steps.toSorted((a, b) => b - a).map((step) => checkpointPath(dir, step));
+  const ours: string[] = [];
+  for (const path of paths) if (await (await openFolder(path)).has(JSON_FILE)) ours.push(path);
+  return ours;
+}

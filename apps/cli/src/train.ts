@@ -1,0 +1,271 @@
+import { SCHEDULES } from "@neolog/autograd";
+import { type CausalLM, type Tokenizer } from "@neolog/models";
+import { PeftModel, TrainableTokensConfig, getPeftModel } from "@neolog/peft-tokens";
+import { defaultBackend } from "@neolog/tensor";
+import { Option } from "@commander-js/extra-typings";
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { lossCurve } from "./chart.ts";
+import {
+  BACKEND,
+  DATA,
+  MODEL,
+  command,
+  idList,
+  nonNegative,
+  nonNegativeInteger,
+  positive,
+  positiveInteger,
+  tokenList,
+} from "./command.ts";
+import { type Example, readExamples } from "./data.ts";
+import { CliError, UsageError } from "./errors.ts";
+import { FineTuning, type Recipe } from "./fineTune.ts";
+import type { Io } from "./io.ts";
+import { loadBase, openNamedBackend, tokenizerOf } from "./load.ts";
+import { Output } from "./output.ts";
+import { checkTarget, publish } from "./publish.ts";
+import {
+  type RunState,
+  type SavedRun,
+  checkpointPath,
+  readRunState,
+  removeCheckpoints,
+  restoreOptimizer,
+  writeRunState,
+} from "./runState.ts";
+import { columns, indent, thousands } from "./text.ts";
+
+const DEFAULTS = {
+  epochs: 3,
+  lr: 0.005,
+  weight_decay: 0,
+  batch_size: 8,
+  schedule: "constant",
+  warmup_steps: 0,
+  seed: 0,
+} as const;
+
+const trainOptions = (io: Io) =>
+  command("train", "Train rows of the token embedding on a JSONL file and write an adapter that PEFT reads.", [
+    'train --model ./llama --data stories.jsonl --tokens "<wug>,<dax>" --out ./wug',
+    "train --model ./llama --data stories.jsonl --token-indices 403,407 --out ./rows --steps 200 --lr 0.01",
+    'train --model ./llama --data stories.jsonl --tokens "<wug>" --out ./wug --resume ./wug',
+  ])
+    .requiredOption(...MODEL)
+    .requiredOption(...DATA)
+    .addOption(
+      new Option(
+        "--tokens <list>",
+        "tokens to train, with commas between; unknown ones are added to the tokenizer, their rows start as the mean of the table",
+      )
+        .argParser(tokenList)
+        .conflicts("tokenIndices"),
+    )
+    .option("--token-indices <list>", "ids of rows to train, with commas between", idList)
+    .requiredOption("--out <dir>", "folder for the adapter")
+    .addOption(new Option("--steps <n>", "batches to train on").argParser(positiveInteger).conflicts("epochs"))
+    .option("--epochs <n>", `passes over the data (${DEFAULTS.epochs} unless --steps is given)`, positiveInteger)
+    .option("--lr <x>", `learning rate of AdamW (${DEFAULTS.lr})`, positive)
+    .option("--weight-decay <x>", `pull of rows towards 0 (${DEFAULTS.weight_decay})`, nonNegative)
+    .option("--batch-size <n>", `rows per step (${DEFAULTS.batch_size})`, positiveInteger)
+    .option("--max-length <n>", "tokens per row at most; longer rows are cut", positiveInteger)
+    .addOption(new Option("--schedule <name>", `learning rate over the run (${DEFAULTS.schedule})`).choices(SCHEDULES))
+    .option(
+      "--warmup-steps <n>",
+      `steps over which the learning rate grows (${DEFAULTS.warmup_steps})`,
+      nonNegativeInteger,
+    )
+    .option("--no-shuffle", "keep the order of the file")
+    .option("--seed <n>", `seed of the order (${DEFAULTS.seed})`, nonNegativeInteger)
+    .option("--save-steps <n>", "steps between checkpoints that --resume goes on from", positiveInteger, 50)
+    .option("--resume <dir>", "go on from the newest checkpoint in this folder; flags not given are as they were")
+    .option(...BACKEND);
+
+export type TrainFlags = ReturnType<ReturnType<typeof trainOptions>["opts"]>;
+
+/** neolog train: rows learn from a file, everything else is frozen. */
+export const trainCommand = (io: Io) =>
+  trainOptions(io).action(async (flags) => {
+    const output = new Output(io, flags);
+    const started = performance.now();
+    if (!flags.tokens && !flags.tokenIndices)
+      throw new UsageError("train: --tokens or --token-indices must say which rows train, got neither");
+    await checkTarget(flags.out);
+    const saved = flags.resume === undefined ? null : await readRunState(flags.resume);
+    await openNamedBackend(flags.backend);
+
+    const base = await loadBase(flags.model, output);
+    const { tokenizer, ids, added } = await chooseRows(flags, base);
+    const maxLength = flags.maxLength ?? saved?.state.max_length ?? null;
+    const examples = await readExamples(flags.data, {
+      tokenizer,
+      vocabSize: base.config.vocab_size,
+      ...(maxLength === null ? {} : { maxLength }),
+    });
+    const data_sha256 = createHash("sha256")
+      .update(await readFile(flags.data))
+      .digest("hex");
+    if (saved) checkSameRun(saved, data_sha256, flags.data);
+
+    const peft = await wrap(base, ids, flags.model, saved, output);
+    const run = new FineTuning(
+      peft,
+      examples,
+      recipeOf(flags, saved?.state.recipe, examples.length),
+      saved?.state.losses,
+    );
+    if (saved) restoreOptimizer(run, saved);
+    announce(output, { flags, base, tokenizer, ids, added, examples, peft, run });
+
+    const state = { max_length: maxLength, data_sha256 };
+    const writeTo = (path: string, mark: string): Promise<void> =>
+      publish(path, mark, async (dir) => {
+        await peft.savePretrained(dir);
+        if (flags.tokens) await tokenizer?.savePretrained(dir);
+        await writeRunState(dir, run, state);
+      });
+    const checkpoint = async (): Promise<void> => {
+      const path = checkpointPath(flags.out, run.step);
+      await writeTo(path, "training_state.json");
+      await removeCheckpoints(flags.out, path);
+    };
+    await runToEnd(run, output, flags.saveSteps, checkpoint);
+    await writeTo(flags.out, "adapter_config.json");
+    await removeCheckpoints(flags.out);
+
+    const seconds = (performance.now() - started) / 1000;
+    const { trainable, all } = peft.getNbTrainableParameters();
+    for (const line of indent(lossCurve(run.losses, { width: output.width - 2 }))) output.say(line);
+    output.result(
+      {
+        steps: run.step,
+        losses: run.losses,
+        out: flags.out,
+        seconds,
+        trainable,
+        all,
+        peak_bytes: defaultBackend().bytes.peak,
+      },
+      `wrote ${flags.out} after ${run.step} steps, ${seconds.toFixed(1)} s; loss ${run.losses[0]!.toFixed(4)} → ${run.losses.at(-1)!.toFixed(4)}`,
+    );
+    run.dispose();
+  });
+
+interface Rows {
+  readonly tokenizer: Tokenizer | null;
+  readonly ids: readonly number[];
+  /** Those of `ids` that the tokenizer did not know. */
+  readonly added: readonly number[];
+}
+
+/** The ids to train. New tokens go into the tokenizer, and the table grows where it has no rows for them. */
+async function chooseRows({ model, tokens, tokenIndices }: TrainFlags, base: CausalLM): Promise<Rows> {
+  const tokenizer = await tokenizerOf(model);
+  if (!tokens) return { tokenizer, ids: tokenIndices!, added: [] };
+  if (!tokenizer)
+    throw new CliError(`${model}: must hold tokenizer.json for --tokens, found none; --token-indices needs none`);
+  const added = tokenizer.addTokens(tokens.filter((token) => tokenizer.tokenToId(token) === undefined));
+  const ids = tokens.map((token) => tokenizer.tokenToId(token)!);
+  const needed = Math.max(...ids) + 1;
+  if (needed > base.config.vocab_size) base.resizeTokenEmbeddings(needed);
+  return { tokenizer, ids, added };
+}
+
+async function wrap(
+  base: CausalLM,
+  ids: readonly number[],
+  model: string,
+  saved: SavedRun | null,
+  output: Output,
+): Promise<PeftModel> {
+  const onWarning = ({ message }: { message: string }): void => output.note(message);
+  if (!saved) {
+    const config = new TrainableTokensConfig({
+      token_indices: ids,
+      task_type: "CAUSAL_LM",
+      base_model_name_or_path: model,
+    });
+    return getPeftModel(base, config, { onWarning });
+  }
+  const peft = await PeftModel.fromPretrained(base, saved.dir, { isTrainable: true, onWarning });
+  const before = peft.peftConfig["default"]!.token_indices;
+  if (before.join() !== ids.join()) {
+    throw new CliError(
+      `--resume ${saved.dir}: must train the same rows, got ${ids.join(", ")} where the run has ${before.join(", ")}`,
+    );
+  }
+  return peft;
+}
+
+function checkSameRun({ dir, state }: SavedRun, data_sha256: string, data: string): void {
+  if (state.data_sha256 === data_sha256) return;
+  throw new CliError(`--resume ${dir}: ${data} must be the file that the run began with, found other bytes`);
+}
+
+/** What the flags say, else what the run had before, else the defaults. */
+function recipeOf(flags: TrainFlags, before: Recipe | undefined, examples: number): Recipe {
+  const batch_size = flags.batchSize ?? before?.batch_size ?? DEFAULTS.batch_size;
+  const perEpoch = Math.ceil(examples / batch_size);
+  const steps = flags.steps ?? (flags.epochs === undefined ? before?.steps : flags.epochs * perEpoch);
+  return {
+    steps: steps ?? DEFAULTS.epochs * perEpoch,
+    lr: flags.lr ?? before?.lr ?? DEFAULTS.lr,
+    weight_decay: flags.weightDecay ?? before?.weight_decay ?? DEFAULTS.weight_decay,
+    batch_size,
+    schedule: flags.schedule ?? before?.schedule ?? DEFAULTS.schedule,
+    warmup_steps: flags.warmupSteps ?? before?.warmup_steps ?? DEFAULTS.warmup_steps,
+    shuffle: flags.shuffle && (before?.shuffle ?? true),
+    seed: flags.seed ?? before?.seed ?? DEFAULTS.seed,
+  };
+}
+
+interface Setting extends Rows {
+  readonly flags: TrainFlags;
+  readonly base: CausalLM;
+  readonly examples: readonly Example[];
+  readonly peft: PeftModel;
+  readonly run: FineTuning;
+}
+
+function announce(output: Output, { flags, base, tokenizer, ids, added, examples, peft, run }: Setting): void {
+  const tokenCount = examples.reduce((sum, { input_ids }) => sum + input_ids.length, 0);
+  const shown = ids.map((id) => `${tokenizer?.idToToken(id) ?? "?"} → ${id}${added.includes(id) ? " (new)" : ""}`);
+  const resumed = run.step > 0 ? `, from step ${run.step} on` : "";
+  const rows = [
+    ["model", `${flags.model} (${base.config.model_type})`],
+    ["rows", shown.slice(0, 8).join(", ") + (shown.length > 8 ? `, and ${shown.length - 8} more` : "")],
+    ["data", `${flags.data} (${thousands(examples.length)} rows, ${thousands(tokenCount)} tokens)`],
+    ["steps", `${thousands(run.recipe.steps)} of ${run.recipe.batch_size} rows${resumed}`],
+  ];
+  for (const line of columns(rows)) output.say(line);
+  output.say(peft.trainableLine());
+  const seen = new Set(examples.flatMap(({ input_ids }) => input_ids));
+  const absent = ids.filter((id) => !seen.has(id)).map((id) => tokenizer?.idToToken(id) ?? String(id));
+  if (absent.length > 0)
+    output.note(`note: ${absent.join(", ")} occurs nowhere in ${flags.data}; it learns only what it is not`);
+}
+
+/** Trains to the last step, with a checkpoint now and then; when the user stops it, one more. Throws CliError then. */
+async function runToEnd(
+  run: FineTuning,
+  output: Output,
+  saveSteps: number,
+  checkpoint: () => Promise<void>,
+): Promise<void> {
+  const progress = output.progress("training", run.recipe.steps);
+  try {
+    while (!run.done) {
+      const loss = await run.next();
+      progress.update(run.step, `loss ${loss.toFixed(4)}`);
+      // lets the bar redraw and signals arrive between steps
+      await new Promise(setImmediate);
+      const stopped = output.io.signal?.aborted === true && !run.done;
+      if (stopped || (run.step % saveSteps === 0 && !run.done)) await checkpoint();
+      if (stopped)
+        throw new CliError(`stopped after step ${run.step} of ${run.recipe.steps}; --resume goes on from there`);
+    }
+  } finally {
+    progress.stop();
+  }
+}
