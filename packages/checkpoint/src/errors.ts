@@ -22,3 +22,9 @@ export class CheckpointError extends Error {
     this.fields = fields;
   }
 }
+
+/** A found value for a message: as JSON, cut where a hostile or broken file makes it long. */
+export function brief(value: unknown): string {
+  const text = JSON.stringify(value) ?? "undefined";
+  return text.length <= 100 ? text : `${text.slice(0, 100)}… (${text.length} characters)`;
+}

@@ -126,10 +126,12 @@ describe("a folder that is none", () => {
   });
   test("a server that does not answer", async () => {
     const folder = await openFolder("http://127.0.0.1:1/model");
-    await expect(folder.open("config.json")).rejects.toMatchObject({
-      code: "NOT_FOUND",
-      message: expect.stringMatching(/config\.json: must be readable, got /),
-    });
+    for (const answer of [folder.open("config.json"), folder.has("config.json")]) {
+      await expect(answer).rejects.toMatchObject({
+        code: "NOT_FOUND",
+        message: expect.stringMatching(/config\.json: must be readable, got /),
+      });
+    }
   });
 });
 

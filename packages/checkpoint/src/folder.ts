@@ -1,6 +1,6 @@
 import { CheckpointError } from "./errors.ts";
 import { blobSource } from "./source/browser.ts";
-import { httpSource } from "./source/http.ts";
+import { httpHas, httpSource } from "./source/http.ts";
 import { fileSource } from "./source/node.ts";
 import { type ByteSource, memorySource } from "./source/source.ts";
 
@@ -113,7 +113,7 @@ function urlFolder(base: string): Folder {
     `${base.replace(/\/$/, "")}/${file.split("/").map(encodeURIComponent).join("/")}`;
   return folderOf({
     name: base,
-    has: async (file) => (await fetch(urlOf(file), { method: "HEAD" })).ok,
+    has: async (file) => httpHas(urlOf(file)),
     open: async (file) => httpSource(urlOf(file)),
     async list() {
       throw new CheckpointError("NOT_FOUND", `${base}: only a local folder can be listed, got a URL; name the file`, {

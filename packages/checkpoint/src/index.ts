@@ -1,4 +1,4 @@
-export * from "./errors.ts";
+export { CheckpointError, type CheckpointCode } from "./errors.ts";
 export * from "./folder.ts";
 export * from "./hub.ts";
 export * from "./json.ts";
@@ -7,7 +7,7 @@ export * from "./pythonJson.ts";
 export { openSafetensors, type SafetensorsFile, type TensorInfo } from "./safetensors.ts";
 export * from "./sharded.ts";
 export * from "./source/browser.ts";
-export * from "./source/http.ts";
+export { httpSource } from "./source/http.ts";
 export * from "./source/node.ts";
 export { memorySource, type ByteSource } from "./source/source.ts";
 export * from "./storedDtype.ts";

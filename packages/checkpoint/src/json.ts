@@ -1,4 +1,4 @@
-import { CheckpointError } from "./errors.ts";
+import { CheckpointError, brief } from "./errors.ts";
 import type { Folder } from "./folder.ts";
 import { JsonError, type JsonOptions, parseStrictJson } from "./jsonParser.ts";
 
@@ -25,13 +25,9 @@ export async function readJsonObject(
 ): Promise<Record<string, unknown>> {
   const value = await readJson(folder, file, options);
   if (isJsonObject(value)) return value;
-  throw new CheckpointError(
-    "CORRUPT",
-    `${folder.name}/${file}: must hold a JSON object, got ${JSON.stringify(value)}`,
-    {
-      file,
-    },
-  );
+  throw new CheckpointError("CORRUPT", `${folder.name}/${file}: must hold a JSON object, got ${brief(value)}`, {
+    file,
+  });
 }
 
 /** True for what JSON writes in braces. */

@@ -1,3 +1,5 @@
+import { brief } from "./errors.ts";
+
 /** A JSON number written with a point or an exponent though whole, `0.0`: Python reads it as a float and writes it back as one. */
 export class PythonFloat {
   readonly value: number;
@@ -75,7 +77,7 @@ export function parseStrictJson(text: string, { exact = false }: JsonOptions = {
         if (peek() !== '"') fail("a key must be a string in double quotes");
         const start = at;
         const key = string();
-        if (entries.has(key)) fail(`keys must be unique, got ${JSON.stringify(key)} twice`, start);
+        if (entries.has(key)) fail(`keys must be unique, got ${brief(key)} twice`, start);
         expect(":");
         entries.set(key, value(depth));
       } while (separator("}"));
@@ -136,6 +138,6 @@ export function parseStrictJson(text: string, { exact = false }: JsonOptions = {
     if (found === "false") return false;
     if (found === "null") return null;
     if (/^(?:NaN|-?Infinity)$/.test(found)) fail(`${found} is Python's, not JSON's; write null or a number`, start);
-    return fail(`a value must follow, got ${JSON.stringify(found || (text[start] ?? "the end"))}`, start);
+    return fail(`a value must follow, got ${brief(found || (text[start] ?? "the end"))}`, start);
   }
 }

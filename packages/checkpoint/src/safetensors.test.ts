@@ -122,6 +122,21 @@ describe("a bad file is refused with what must hold and what was found", () => {
     expect((error as Error).message).toContain(message);
   });
 
+  test("however long what was found is, the message is short", async () => {
+    const long = "x".repeat(100_000);
+    const ones = Array.from({ length: 100_000 }, () => 1);
+    for (const text of [
+      header({ [long]: f32([3], 0, 16) }),
+      header({ a: f32(ones, 0, 16) }),
+      `{"a":${long}}`,
+      `{"${long}":{},"${long}":{}}`,
+    ]) {
+      const error = await open(fileOf(text, 16)).catch((thrown: Error) => thrown);
+      expect(error).toBeInstanceOf(CheckpointError);
+      expect((error as Error).message.length).toBeLessThan(500);
+    }
+  });
+
   test("the fields name the tensor", async () => {
     await expect(open(fileOf(header({ a: f32([3], 0, 16) }), 16))).rejects.toMatchObject({ fields: { tensor: "a" } });
   });

@@ -1,4 +1,4 @@
-import { CheckpointError } from "./errors.ts";
+import { CheckpointError, brief } from "./errors.ts";
 import { isJsonObject } from "./json.ts";
 import { parseStrictJson } from "./jsonParser.ts";
 import type { ByteSource } from "./source/source.ts";
@@ -92,8 +92,7 @@ async function readHeader(source: ByteSource): Promise<{ header: Record<string, 
 }
 
 function tensorInfo(file: string, name: string, entry: unknown, dataStart: number): TensorInfo {
-  const bad = (expected: string, found: unknown): CheckpointError =>
-    corrupt(file, expected, JSON.stringify(found), name);
+  const bad = (expected: string, found: unknown): CheckpointError => corrupt(file, expected, brief(found), name);
   if (/\p{Surrogate}/u.test(name)) throw bad("a tensor name must be well-formed Unicode", name);
   if (!isJsonObject(entry)) throw bad("an entry must be an object with dtype, shape and data_offsets", entry);
   const { dtype, shape, data_offsets: offsets } = entry;
@@ -103,8 +102,7 @@ function tensorInfo(file: string, name: string, entry: unknown, dataStart: numbe
   const [begin, end] = offsets as [number, number];
   const byteLength = storedByteLength(dtype, shape);
   if (byteLength === null) throw bad(`${dtype} must take a whole number of bytes below 2^53`, shape);
-  if (end - begin !== byteLength)
-    throw bad(`${dtype} [${shape.join(", ")}] must take ${byteLength} bytes`, end - begin);
+  if (end - begin !== byteLength) throw bad(`${dtype} ${brief(shape)} must take ${byteLength} bytes`, end - begin);
   return { name, dtype, shape, byteOffset: dataStart + begin, byteLength };
 }
 
@@ -124,11 +122,10 @@ function checkContiguous(source: ByteSource, inOrder: readonly TensorInfo[], dat
 
 function metadataOf(file: string, metadata: unknown): Map<string, string> {
   if (metadata === undefined || metadata === null) return new Map();
-  if (!isJsonObject(metadata))
-    throw corrupt(file, "__metadata__ must be an object of strings", JSON.stringify(metadata));
+  if (!isJsonObject(metadata)) throw corrupt(file, "__metadata__ must be an object of strings", brief(metadata));
   for (const [key, value] of Object.entries(metadata)) {
     if (typeof value === "string") continue;
-    throw corrupt(file, `__metadata__ must map strings to strings, also "${key}"`, JSON.stringify(value));
+    throw corrupt(file, `__metadata__ must map strings to strings, also ${brief(key)}`, brief(value));
   }
   return new Map(Object.entries(metadata as Record<string, string>));
 }
@@ -138,7 +135,7 @@ const isSizes = (value: unknown): value is number[] =>
   Array.isArray(value) && value.every((d) => Number.isSafeInteger(d) && d >= 0);
 
 function corrupt(file: string, expected: string, found: unknown, tensor?: string): CheckpointError {
-  const where = tensor === undefined ? file : `${file}: ${JSON.stringify(tensor)}`;
+  const where = tensor === undefined ? file : `${file}: ${brief(tensor)}`;
   return new CheckpointError("CORRUPT", `${where}: ${expected}, got ${String(found)}`, {
     file,
     ...(tensor === undefined ? {} : { tensor }),

@@ -1,4 +1,4 @@
-import { CheckpointError } from "./errors.ts";
+import { CheckpointError, brief } from "./errors.ts";
 import type { Folder } from "./folder.ts";
 import { isJsonObject, readJsonObject } from "./json.ts";
 import { type SafetensorsFile, type TensorInfo, missingTensor, openSafetensors } from "./safetensors.ts";
@@ -63,7 +63,7 @@ async function openShards(folder: Folder): Promise<Checkpoint> {
 async function readWeightMap(folder: Folder): Promise<Map<string, string>> {
   const { weight_map: weightMap } = await readJsonObject(folder, INDEX);
   const corrupt = (mustHold: string, found: unknown): CheckpointError =>
-    new CheckpointError("CORRUPT", `${folder.name}/${INDEX}: ${mustHold}, got ${JSON.stringify(found)}`, {
+    new CheckpointError("CORRUPT", `${folder.name}/${INDEX}: ${mustHold}, got ${brief(found)}`, {
       file: INDEX,
     });
   if (!isJsonObject(weightMap)) throw corrupt("weight_map must be an object of file names", weightMap);

@@ -33,14 +33,20 @@ export async function httpSource(url: string): Promise<ByteSource> {
   };
 }
 
+/** True where the server has the file. Throws CheckpointError NOT_FOUND where no server answers. */
+export const httpHas = async (url: string): Promise<boolean> => (await request(url, { method: "HEAD" })).ok;
+
 /** Answers 206, 200 from a server without ranges, or 416 for a range past the end. */
 async function fetchRange(url: string, offset: number, length: number): Promise<Response> {
-  const headers = { range: `bytes=${offset}-${offset + length - 1}` };
-  const response = await fetch(url, { headers }).catch((error: Error) => {
-    throw notFound(url, error.cause instanceof Error ? error.cause.message : error.message);
-  });
+  const response = await request(url, { headers: { range: `bytes=${offset}-${offset + length - 1}` } });
   if (!response.ok && response.status !== 416) throw notFound(url, `HTTP ${response.status}`);
   return response;
+}
+
+function request(url: string, options: RequestInit): Promise<Response> {
+  return fetch(url, options).catch((error: Error) => {
+    throw notFound(url, error.cause instanceof Error ? error.cause.message : error.message);
+  });
 }
 
 const notFound = (url: string, found: string): CheckpointError =>
