@@ -130,7 +130,9 @@ export class TrainableTokensConfig {
   toJSON(): Record<string, unknown> {
     const own: Record<string, unknown> = { ...this };
     if (!this.#file) return own;
-    return Object.fromEntries(Object.entries(this.#file).map(([key, value]) => [key, Object.hasOwn(own, key) ? own[key] : value]));
+    return Object.fromEntries(
+      Object.entries(this.#file).map(([key, value]) => [key, Object.hasOwn(own, key) ? own[key] : value]),
+    );
   }
 }
 

@@ -12,7 +12,9 @@ const root = fileURLToPath(new URL("../../..", import.meta.url));
 const beside = `${root}../shared/golden/models`;
 if (!existsSync(beside)) console.log("reference data: ../shared/golden is absent, testing on fixtures/models alone");
 const models = existsSync(beside) ? beside : `${root}fixtures/models`;
-const names = readdirSync(models).filter((name) => /^(gpt2|llama)/.test(name) && existsSync(`${models}/${name}/peft.json`));
+const names = readdirSync(models).filter(
+  (name) => /^(gpt2|llama)/.test(name) && existsSync(`${models}/${name}/peft.json`),
+);
 
 type Rows = Map<string, { shape: readonly number[]; data: Float32Array }>;
 interface Plan {
@@ -46,7 +48,8 @@ async function read(folder: string, file: string): Promise<Rows> {
 }
 const json = (path: string) => JSON.parse(readFileSync(path, "utf8"));
 const within = (actual: ArrayLike<number>, expected: ArrayLike<number>, atol: number, rtol = 0): boolean =>
-  actual.length === expected.length && Array.from(actual).every((x, i) => Math.abs(x - expected[i]!) <= atol + rtol * Math.abs(expected[i]!));
+  actual.length === expected.length &&
+  Array.from(actual).every((x, i) => Math.abs(x - expected[i]!) <= atol + rtol * Math.abs(expected[i]!));
 const silent = { onWarning: ({ message }: { message: string }) => expect.fail(message) };
 
 describe.each(names)("golden %s", (name) => {
@@ -59,42 +62,51 @@ describe.each(names)("golden %s", (name) => {
     return model.forward(inputs).logits.dataSync() as Float32Array;
   };
 
-  test.each(["train_adamw", "train_schedule_clip", "train_sgd"].filter((key) => tt[key]))("%s gives PEFT's losses, gradients and rows", async (key) => {
-    const { plan, loss: losses, lr: rates, abs_error_after_step, largest_gradient } = tt[key] as Plan;
-    const expected = await read(folder, "tt.safetensors");
-    const { token_indices, target_modules } = tt;
-    const peft = getPeftModel(await load(), new TrainableTokensConfig({ token_indices, target_modules }), silent);
-    const [delta] = tokenParameters(peft);
-    const { lr, betas, eps, momentum, weight_decay } = plan;
-    const optimizer =
-      plan.optimizer === "AdamW"
-        ? new AdamW([delta!], { lr, betas: betas!, eps: eps!, weight_decay: weight_decay! })
-        : new SGD([delta!], { lr, momentum: momentum! });
-    const rowKey = [...expected.keys()].find((k) => k.startsWith(`${key}/step1/`))!.split("/")[2];
-    for (let step = 0; step < plan.steps; step++) {
-      using _step = new Scope();
-      const { loss } = peft.forward(cases[plan.batches[step % plan.batches.length]!]!);
-      expect(Math.abs((await loss!.item()) - losses[step]!), `loss ${step}`).toBeLessThanOrEqual(2e-4);
-      backward(loss!);
-      const grad0 = expected.get(`${key}/grad0/${rowKey}`);
-      if (step === 0 && grad0) {
-        expect(within(delta!.grad!.dataSync(), grad0.data, 2e-5 * largest_gradient + 1e-6), "gradient 0").toBe(true);
+  test.each(["train_adamw", "train_schedule_clip", "train_sgd"].filter((key) => tt[key]))(
+    "%s gives PEFT's losses, gradients and rows",
+    async (key) => {
+      const { plan, loss: losses, lr: rates, abs_error_after_step, largest_gradient } = tt[key] as Plan;
+      const expected = await read(folder, "tt.safetensors");
+      const { token_indices, target_modules } = tt;
+      const peft = getPeftModel(await load(), new TrainableTokensConfig({ token_indices, target_modules }), silent);
+      const [delta] = tokenParameters(peft);
+      const { lr, betas, eps, momentum, weight_decay } = plan;
+      const optimizer =
+        plan.optimizer === "AdamW"
+          ? new AdamW([delta!], { lr, betas: betas!, eps: eps!, weight_decay: weight_decay! })
+          : new SGD([delta!], { lr, momentum: momentum! });
+      const rowKey = [...expected.keys()].find((k) => k.startsWith(`${key}/step1/`))!.split("/")[2];
+      for (let step = 0; step < plan.steps; step++) {
+        using _step = new Scope();
+        const { loss } = peft.forward(cases[plan.batches[step % plan.batches.length]!]!);
+        expect(Math.abs((await loss!.item()) - losses[step]!), `loss ${step}`).toBeLessThanOrEqual(2e-4);
+        backward(loss!);
+        const grad0 = expected.get(`${key}/grad0/${rowKey}`);
+        if (step === 0 && grad0) {
+          expect(within(delta!.grad!.dataSync(), grad0.data, 2e-5 * largest_gradient + 1e-6), "gradient 0").toBe(true);
+        }
+        if (plan.clip !== null) clipGradNorm([delta!], plan.clip);
+        optimizer.lr = rates[step]!;
+        optimizer.step();
+        const rows = expected.get(`${key}/step${step + 1}/${rowKey}`);
+        if (rows) {
+          const tolerance = 20 * abs_error_after_step[String(step + 1)]! + 2e-5;
+          expect(within(delta!.dataSync(), rows.data, tolerance), `rows after ${step + 1}`).toBe(true);
+        }
       }
-      if (plan.clip !== null) clipGradNorm([delta!], plan.clip);
-      optimizer.lr = rates[step]!;
-      optimizer.step();
-      const rows = expected.get(`${key}/step${step + 1}/${rowKey}`);
-      if (rows) {
-        const tolerance = 20 * abs_error_after_step[String(step + 1)]! + 2e-5;
-        expect(within(delta!.dataSync(), rows.data, tolerance), `rows after ${step + 1}`).toBe(true);
-      }
-    }
-  });
+    },
+  );
 
   test("our schedule is the recorded one", () => {
     const { plan, lr } = tt.train_schedule_clip as Plan;
     const factor = schedule("linear", { warmupSteps: 3, totalSteps: plan.steps });
-    expect(within(lr, lr.map((_, step) => plan.lr * factor(step)), 1e-12)).toBe(true);
+    expect(
+      within(
+        lr,
+        lr.map((_, step) => plan.lr * factor(step)),
+        1e-12,
+      ),
+    ).toBe(true);
   });
 
   test("a saved adapter gives its logits; disabled, unloaded it is the base, merged it is the same", async () => {
@@ -103,9 +115,13 @@ describe.each(names)("golden %s", (name) => {
     const before = new Map(Object.entries(cases).map(([key, inputs]) => [key, logitsOf(base, inputs)]));
     const peft = await PeftModel.fromPretrained(base, `${folder}/adapters/tt`, silent);
     for (const key of ["plain", "right_pad", "long"]) {
-      expect(within(logitsOf(peft, cases[key]!), expected.get(`after/${key}/logits`)!.data, 1e-4, 1e-5), key).toBe(true);
+      expect(within(logitsOf(peft, cases[key]!), expected.get(`after/${key}/logits`)!.data, 1e-4, 1e-5), key).toBe(
+        true,
+      );
     }
-    expect(await peft.generate({ ...tt.generate_after, eos_token_id: null, input_ids: tt.generate_after.input_ids })).toEqual(tt.generate_after.output_ids);
+    expect(
+      await peft.generate({ ...tt.generate_after, eos_token_id: null, input_ids: tt.generate_after.input_ids }),
+    ).toEqual(tt.generate_after.output_ids);
     const adapted = logitsOf(peft, cases["plain"]!);
     await peft.mergeAdapter();
     expect(logitsOf(peft, cases["plain"]!)).toEqual(adapted);
@@ -122,11 +138,16 @@ describe.each(names)("golden %s", (name) => {
   test.runIf(existsSync(`${folder}/merged_tt`))("merging gives the recorded checkpoint", async () => {
     const peft = await PeftModel.fromPretrained(await load(), `${folder}/adapters/tt`, silent);
     const progress: number[] = [];
-    const merged = await peft.mergeAndUnload({ safeMerge: true, onProgress: (done, total) => progress.push(done / total) });
+    const merged = await peft.mergeAndUnload({
+      safeMerge: true,
+      onProgress: (done, total) => progress.push(done / total),
+    });
     expect(progress.at(-1)).toBe(1);
     const files = new Map<string, Uint8Array>();
     await merged.savePretrained(files as never);
-    expect(compareBufferSources(files.get("model.safetensors")!, readFileSync(`${folder}/merged_tt/model.safetensors`))).toBe(true);
+    expect(
+      compareBufferSources(files.get("model.safetensors")!, readFileSync(`${folder}/merged_tt/model.safetensors`)),
+    ).toBe(true);
   });
 
   test("several adapters: each, two together, none; overlapping ones are refused", async () => {
@@ -152,10 +173,15 @@ describe.each(names)("golden %s", (name) => {
     expect(multi.token_indices.default).toEqual(peft.peftConfig["default"]!.token_indices);
   });
 
-  const adapters = ["tt", "multi", "tt_written_by_peft_0.15.2", "tt_resized_rows_only"].filter((adapter) => existsSync(`${folder}/adapters/${adapter}`));
+  const adapters = ["tt", "multi", "tt_written_by_peft_0.15.2", "tt_resized_rows_only"].filter((adapter) =>
+    existsSync(`${folder}/adapters/${adapter}`),
+  );
   test.each(adapters)("adapter %s is saved back as it was: bytes of tensors, values of JSON", async (adapter) => {
     const base = await load();
-    const peft = await PeftModel.fromPretrained(base, `${folder}/adapters/${adapter}`, { resize: true, onWarning: () => {} });
+    const peft = await PeftModel.fromPretrained(base, `${folder}/adapters/${adapter}`, {
+      resize: true,
+      onWarning: () => {},
+    });
     const files = new Map<string, Uint8Array>();
     await peft.savePretrained(files, { saveEmbeddingLayers: false });
     const original = readFileSync(`${folder}/adapters/${adapter}/adapter_model.safetensors`);
@@ -164,24 +190,29 @@ describe.each(names)("golden %s", (name) => {
     expect(config).toEqual(json(`${folder}/adapters/${adapter}/adapter_config.json`));
   });
 
-  test.runIf(existsSync(`${folder}/resized.safetensors`))("an adapter of added rows, with whole tables or without", async () => {
-    const { resized } = json(`${folder}/peft.json`);
-    const expected = await read(folder, "resized.safetensors");
-    for (const adapter of ["tt_resized_auto", "tt_resized_rows_only"]) {
-      const base = await load();
-      base.resizeTokenEmbeddings(resized.new_vocab);
-      const head = base.moduleAt("lm_head") as { weight?: Parameters<typeof assign>[0] };
-      const { shape, data } = expected.get("head")!;
-      if (head.weight) assign(head.weight, tensor(data, shape));
-      const codes: string[] = [];
-      const peft = await PeftModel.fromPretrained(base, `${folder}/adapters/${adapter}`, { onWarning: ({ code }) => codes.push(code) });
-      expect(codes).toEqual(adapter === "tt_resized_auto" ? ["BASE_REPLACED"] : []);
-      expect(within(logitsOf(peft, resized.case), expected.get("logits")!.data, 1e-4, 1e-5), adapter).toBe(true);
-      const saved = new Map<string, Uint8Array>();
-      await peft.savePretrained(saved);
-      expect(saved.get("adapter_model.safetensors")!.length).toBeLessThan(3 * shape[1]! * 4 + 600);
-    }
-  });
+  test.runIf(existsSync(`${folder}/resized.safetensors`))(
+    "an adapter of added rows, with whole tables or without",
+    async () => {
+      const { resized } = json(`${folder}/peft.json`);
+      const expected = await read(folder, "resized.safetensors");
+      for (const adapter of ["tt_resized_auto", "tt_resized_rows_only"]) {
+        const base = await load();
+        base.resizeTokenEmbeddings(resized.new_vocab);
+        const head = base.moduleAt("lm_head") as { weight?: Parameters<typeof assign>[0] };
+        const { shape, data } = expected.get("head")!;
+        if (head.weight) assign(head.weight, tensor(data, shape));
+        const codes: string[] = [];
+        const peft = await PeftModel.fromPretrained(base, `${folder}/adapters/${adapter}`, {
+          onWarning: ({ code }) => codes.push(code),
+        });
+        expect(codes).toEqual(adapter === "tt_resized_auto" ? ["BASE_REPLACED"] : []);
+        expect(within(logitsOf(peft, resized.case), expected.get("logits")!.data, 1e-4, 1e-5), adapter).toBe(true);
+        const saved = new Map<string, Uint8Array>();
+        await peft.savePretrained(saved);
+        expect(saved.get("adapter_model.safetensors")!.length).toBeLessThan(3 * shape[1]! * 4 + 600);
+      }
+    },
+  );
 });
 
 const real = `${root}../shared/real`;
@@ -191,7 +222,11 @@ test.skipIf(!existsSync(real))("real: 60 steps of two new tokens on stories260K 
   const expected = await read(`${real}/stories260K_adapters/new_token`, "trace.safetensors");
   const model = await AutoModelForCausalLM.fromPretrained(`${real}/stories260K`);
   model.resizeTokenEmbeddings(514);
-  const peft = getPeftModel(model, new TrainableTokensConfig({ token_indices: trace.token_indices, target_modules: ["embed_tokens"] }), silent);
+  const peft = getPeftModel(
+    model,
+    new TrainableTokensConfig({ token_indices: trace.token_indices, target_modules: ["embed_tokens"] }),
+    silent,
+  );
   const [delta] = tokenParameters(peft);
   const { lr, betas, eps, weight_decay, steps } = trace.plan;
   const optimizer = new AdamW([delta!], { lr, betas, eps, weight_decay });
@@ -203,11 +238,16 @@ test.skipIf(!existsSync(real))("real: 60 steps of two new tokens on stories260K 
     backward(loss!);
     optimizer.step();
     for (const [key, { data }] of expected) {
-      if (key.includes(`step${step + 1}/`)) expect(within(delta!.dataSync(), data, 20 * (trace.abs_error_rows[step + 1] ?? 0) + 2e-5), key).toBe(true);
+      if (key.includes(`step${step + 1}/`))
+        expect(within(delta!.dataSync(), data, 20 * (trace.abs_error_rows[step + 1] ?? 0) + 2e-5), key).toBe(true);
     }
   }
   for (const { prompt_ids, output_ids } of trace.greedy_after) {
-    const [ids] = await peft.generate({ input_ids: [prompt_ids], max_new_tokens: output_ids.length - prompt_ids.length, eos_token_id: null });
+    const [ids] = await peft.generate({
+      input_ids: [prompt_ids],
+      max_new_tokens: output_ids.length - prompt_ids.length,
+      eos_token_id: null,
+    });
     expect(ids).toEqual(output_ids);
   }
 });
