@@ -1,7 +1,8 @@
 import {
+  DisposedError,
+  type OpName,
   Scope,
   ShapeError,
-  type OpName,
   type Tensor,
   add,
   detach,
@@ -13,64 +14,80 @@ import { VJP } from "./vjp/index.ts";
 import { sumTo } from "./vjp/movement.ts";
 import type { Vjp } from "./vjp/rule.ts";
 
-/** `backward` was called on something that no gradient can leave. */
+/** A gradient was asked for that cannot be had, or is not what differences say. */
 export class GradientError extends Error {
   override readonly name = "GradientError";
 }
+
+const USED_UP =
+  "a graph can be used once, got a tensor whose graph an earlier backward used up; call backward on the sum of the losses, or detach the tensor";
+
+/** Results whose provenance a walk has used up: no gradient passes them any more. */
+const used = new WeakSet<Tensor>();
 
 /** Runs `f` without recording: results made inside carry no gradient. `f` must be synchronous. */
 export const noGrad = untracked;
 
 /**
- * Adds ∂loss/∂p to `p.grad` for every leaf p with `requiresGrad` that `loss` depends on. `loss` is a scalar unless `gradient`
- * (∂/∂loss, of its shape) is given. The graph is used up: each node is released after its rule ran.
- * Throws GradientError when nothing that trains is below `loss`, ShapeError when it is no scalar.
+ * Adds ∂loss/∂p to `p.grad` for every leaf p with `requiresGrad` that `loss` depends on. `loss` has one element unless `gradient`,
+ * ∂/∂loss of its shape, is given. Each node is released once its rule has run, so a graph serves one `backward`; new gradients live
+ * as long as the scope around this call, those they add to are disposed. Throws GradientError when there is nothing to train or the
+ * graph was used before, ShapeError when loss and gradient do not fit, DisposedError when part of the graph is gone.
  */
 export function backward(loss: Tensor, gradient?: Tensor): void {
+  if (used.has(loss) && !loss.tracked) throw new GradientError(`backward: ${USED_UP}`);
   if (!loss.tracked) {
     throw new GradientError(
-      "backward: loss must depend on a tensor with requiresGrad, got one that does not (or whose graph was used up)",
+      "backward: nothing to train: the loss must depend on a tensor with requiresGrad, got one that does not; make it with parameter(t), outside noGrad",
     );
   }
   if (!gradient && loss.size !== 1)
-    throw new ShapeError("backward", "loss must be a scalar unless a gradient is given", loss.shape);
-  if (gradient && !sameShape(gradient.shape, loss.shape)) {
+    throw new ShapeError("backward", "loss must have one element unless a gradient is given", loss.shape);
+  if (gradient && !sameShape(gradient.shape, loss.shape))
     throw new ShapeError("backward", "the gradient must have the loss's shape", gradient.shape, loss.shape);
-  }
   untracked(() => {
-    for (const [leaf, g] of leafGradients(loss, gradient ?? onesLike(loss))) {
-      leaf.grad = leaf.grad ? add(leaf.grad, g) : g;
+    using scope = new Scope();
+    for (const [leaf, g] of gradientsAt([], loss, gradient ?? onesLike(loss))) {
+      const known = leaf.grad;
+      leaf.grad = scope.keep(known ? add(known, g) : g);
+      known?.dispose();
     }
   });
 }
 
-/** ∂/∂leaf for every leaf with `requiresGrad` below y, given g = ∂/∂y. Uses the graph up. */
-export function leafGradients(y: Tensor, g: Tensor): Map<Tensor, Tensor> {
-  const leaves = new Map<Tensor, Tensor>();
+/** ∂/∂t for every leaf with `requiresGrad` and every tensor of `ends` below y, given g = ∂/∂y. Uses the graph down to them up. */
+export function gradientsAt(ends: readonly Tensor[], y: Tensor, g: Tensor): Map<Tensor, Tensor> {
+  const stop = new Set(ends);
+  const found = new Map<Tensor, Tensor>();
   const grads = new Map<Tensor, Tensor>([[y, detach(g)]]);
-  for (const node of topological(y)) {
+  for (const node of topological(y, stop)) {
     const incoming = grads.get(node);
     grads.delete(node);
     if (!incoming) continue;
-    if (node.source) propagate(node, incoming, grads);
-    if (node.requiresGrad) leaves.set(node, incoming);
+    if (node.source && !stop.has(node)) propagate(node, incoming, grads);
+    if (node.requiresGrad || stop.has(node)) found.set(node, incoming);
     else incoming.dispose();
   }
-  return leaves;
+  return found;
 }
 
-/** Every tracked tensor below `root`, each before its inputs. Iterative: graphs are deeper than the call stack. */
-function topological(root: Tensor): Tensor[] {
+/** Every tracked tensor from `root` down to `stop`, each before its inputs. Iterative: graphs are deeper than the call stack. */
+function topological(root: Tensor, stop: ReadonlySet<Tensor>): Tensor[] {
   const postorder: Tensor[] = [];
   const seen = new Set<Tensor>([root]);
   const stack: { tensor: Tensor; next: number }[] = [{ tensor: root, next: 0 }];
   while (stack.length > 0) {
     const top = stack.at(-1)!;
-    const input = top.tensor.source?.inputs[top.next++];
+    const source = stop.has(top.tensor) ? null : top.tensor.source;
+    const input = source?.inputs[top.next++];
     if (input === undefined) {
       postorder.push(top.tensor);
       stack.pop();
-    } else if (typeof input !== "number" && input.tracked && !seen.has(input)) {
+    } else if (typeof input !== "number" && !seen.has(input)) {
+      // a gradient that would end here unnoticed
+      if (input.disposed) throw new DisposedError(`backward through ${source!.op}`, input.shape);
+      if (used.has(input) && !input.tracked) throw new GradientError(`backward through ${source!.op}: ${USED_UP}`);
+      if (!input.tracked) continue;
       seen.add(input);
       stack.push({ tensor: input, next: 0 });
     }
@@ -83,12 +100,15 @@ function propagate(y: Tensor, g: Tensor, grads: Map<Tensor, Tensor>): void {
   using scope = new Scope();
   const { op, inputs, attrs } = y.source!;
   const rule = VJP[op] as Vjp<OpName>;
-  rule({ inputs, attrs: attrs as never, y }, g).forEach((gx, i) => {
-    const x = inputs[i]!;
+  const gradients = rule({ inputs, attrs: attrs as never, y }, g);
+  inputs.forEach((x, i) => {
+    const gx = gradients[i];
     if (!gx || typeof x === "number" || !x.tracked) return;
-    const known = grads.get(x);
     const summed = sumTo(gx, x.shape);
-    grads.set(x, scope.keep(known ? add(known, summed) : summed === g ? detach(g) : summed));
+    const known = grads.get(x);
+    grads.set(x, scope.keep(known ? add(known, summed) : detach(summed))); // a rule may answer several inputs with one tensor
+    known?.dispose();
   });
   y.source = null;
+  used.add(y);
 }

@@ -1,8 +1,10 @@
 export { GradientError, backward, noGrad } from "./backward.ts";
 export { checkpoint } from "./checkpoint.ts";
-export * from "./optim/adamw.ts";
-export * from "./optim/clip.ts";
+export { type GradcheckOptions, gradcheck } from "./gradcheck.ts";
+export { AdamW, type AdamWOptions } from "./optim/adamw.ts";
+export { clipGradNorm } from "./optim/clip.ts";
+export { Optimizer, OptimizerError, type ParameterState } from "./optim/optimizer.ts";
 export * from "./optim/schedule.ts";
-export * from "./optim/sgd.ts";
+export { SGD, type SgdOptions } from "./optim/sgd.ts";
 export { VJP } from "./vjp/index.ts";
 export type { Saved, Vjp } from "./vjp/rule.ts";

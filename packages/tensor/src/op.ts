@@ -1,5 +1,5 @@
 import type { Backend, View } from "./backend.ts";
-import type { DType } from "./dtype.ts";
+import { type DType, resultDType } from "./dtype.ts";
 import { BackendError, type Shape } from "./errors.ts";
 import { type Layout, contiguousLayout, isContiguous, sizeOf } from "./layout.ts";
 import type { PointwiseName } from "./ops/pointwise.ts";
@@ -124,7 +124,8 @@ export function fused<N extends FusedName>(
 ): Tensor {
   const kernel = commonBackend(op, inputs).fused?.[op];
   if (!kernel) return composite();
-  return execute(op, inputs, attrs, { shape, dtype: "float32" }, (_, out) => {
+  const dtype = resultDType(inputs.map((x) => x.dtype));
+  return execute(op, inputs, attrs, { shape, dtype }, (_, out) => {
     withContiguous(op, inputs, (views) => kernel(out, views, attrs));
   });
 }

@@ -1,18 +1,5 @@
-import {
-  Scope,
-  type Tensor,
-  add,
-  assign,
-  div,
-  mul,
-  neg,
-  persist,
-  sqrt,
-  square,
-  sub,
-  untracked,
-  zerosLike,
-} from "@neolog/tensor";
+import { type Tensor, zerosLike } from "@neolog/tensor";
+import { Optimizer, type ParameterState, check, write } from "./optimizer.ts";
 
 export interface AdamWOptions {
   lr?: number;
@@ -22,66 +9,30 @@ export interface AdamWOptions {
   maximize?: boolean;
 }
 
-/** What AdamW remembers of one parameter. */
-export interface AdamWState {
-  step: number;
-  readonly exp_avg: Tensor;
-  readonly exp_avg_sq: Tensor;
-}
-
-/**
- * Adam with decoupled weight decay, as torch.optim.AdamW. Parameters without a gradient are left alone.
- * Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101
- */
-export class AdamW {
-  lr: number;
-  readonly params: readonly Tensor[];
+/** Adam with decoupled weight decay, as torch.optim.AdamW. Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101 */
+export class AdamW extends Optimizer {
   readonly #options: Required<Omit<AdamWOptions, "lr">>;
-  readonly #state = new Map<Tensor, AdamWState>();
 
   constructor(params: readonly Tensor[], { lr = 1e-3, ...options }: AdamWOptions = {}) {
-    this.lr = lr;
-    this.params = params;
+    super(params, lr, ["exp_avg", "exp_avg_sq"]);
     this.#options = { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 1e-2, maximize: false, ...options };
+    const { betas, eps, weight_decay } = this.#options;
+    const inRange = betas.every((beta) => beta >= 0 && beta < 1);
+    check("AdamW", "betas", `[${betas.join(", ")}]`, inRange, "in [0, 1)");
+    check("AdamW", "eps", eps, eps >= 0 && Number.isFinite(eps), "at least 0");
+    check("AdamW", "weight_decay", weight_decay, weight_decay >= 0, "at least 0");
   }
 
-  /** One update of every parameter from its gradient, in place. */
-  step(): void {
-    untracked(() => {
-      for (const p of this.params) if (p.grad) this.#update(p, p.grad);
-    });
-  }
-  zeroGrad(): void {
-    for (const p of this.params) p.grad = null;
-  }
-  /** The state of a parameter, zero before its first step; write into its tensors to resume. */
-  stateOf(p: Tensor): AdamWState {
-    let state = this.#state.get(p);
-    if (!state) {
-      state = { step: 0, exp_avg: persist(zerosLike(p)), exp_avg_sq: persist(zerosLike(p)) };
-      this.#state.set(p, state);
-    }
-    return state;
-  }
-  dispose(): void {
-    for (const { exp_avg, exp_avg_sq } of this.#state.values()) {
-      exp_avg.dispose();
-      exp_avg_sq.dispose();
-    }
-    this.#state.clear();
-  }
-
-  #update(p: Tensor, grad: Tensor): void {
-    using _step = new Scope();
+  protected update(p: Tensor, grad: Tensor, { step, averages }: ParameterState): void {
     const { betas, eps, weight_decay, maximize } = this.#options;
     const [beta1, beta2] = betas;
-    const state = this.stateOf(p);
-    const g = maximize ? neg(grad) : grad;
-    state.step++;
-    assign(state.exp_avg, add(mul(state.exp_avg, beta1), mul(g, 1 - beta1)));
-    assign(state.exp_avg_sq, add(mul(state.exp_avg_sq, beta2), mul(square(g), 1 - beta2)));
-    const denominator = add(div(sqrt(state.exp_avg_sq), Math.sqrt(1 - beta2 ** state.step)), eps);
-    const stepSize = this.lr / (1 - beta1 ** state.step);
-    assign(p, sub(mul(p, 1 - this.lr * weight_decay), mul(div(state.exp_avg, denominator), stepSize)));
+    const { exp_avg, exp_avg_sq } = averages as { exp_avg: Tensor; exp_avg_sq: Tensor };
+    // constants of the run are written out: 1 − beta2 keeps the digits that a float32 operand would lose
+    write(exp_avg, `a * ${beta1} ${maximize ? "-" : "+"} b * ${1 - beta1}`, exp_avg, grad);
+    write(exp_avg_sq, `a * ${beta2} + b * b * ${1 - beta2}`, exp_avg_sq, grad);
+    const direction = zerosLike(p);
+    write(direction, `a / (sqrt(b) / c + ${eps})`, exp_avg, exp_avg_sq, Math.sqrt(1 - beta2 ** step));
+    if (weight_decay !== 0) write(p, "a * b", p, 1 - this.lr * weight_decay);
+    write(p, "a - b * c", p, direction, this.lr / (1 - beta1 ** step));
   }
 }

@@ -1,7 +1,8 @@
-import { Scope, type Tensor, add, assign, mul, neg, persist, sub, untracked } from "@neolog/tensor";
+import { type Tensor, add, mul, neg } from "@neolog/tensor";
+import { Optimizer, type ParameterState, check, write } from "./optimizer.ts";
 
 export interface SgdOptions {
-  lr: number;
+  lr?: number;
   momentum?: number;
   dampening?: number;
   weight_decay?: number;
@@ -9,40 +10,34 @@ export interface SgdOptions {
   maximize?: boolean;
 }
 
-/** Stochastic gradient descent with momentum, as torch.optim.SGD. Parameters without a gradient are left alone. */
-export class SGD {
-  lr: number;
-  readonly #params: readonly Tensor[];
+/** Stochastic gradient descent with momentum, as torch.optim.SGD. */
+export class SGD extends Optimizer {
   readonly #options: Required<Omit<SgdOptions, "lr">>;
-  readonly #momentum = new Map<Tensor, Tensor>();
 
-  constructor(params: readonly Tensor[], { lr, ...options }: SgdOptions) {
-    this.lr = lr;
-    this.#params = params;
+  constructor(params: readonly Tensor[], { lr = 1e-3, ...options }: SgdOptions = {}) {
+    super(params, lr, options.momentum ? ["momentum_buffer"] : []);
     this.#options = { momentum: 0, dampening: 0, weight_decay: 0, nesterov: false, maximize: false, ...options };
+    const { momentum, dampening, weight_decay, nesterov } = this.#options;
+    check("SGD", "momentum", momentum, momentum >= 0, "at least 0");
+    check("SGD", "weight_decay", weight_decay, weight_decay >= 0, "at least 0");
+    check(
+      "SGD",
+      "nesterov",
+      nesterov,
+      !nesterov || (momentum > 0 && dampening === 0),
+      "without dampening, with momentum",
+    );
   }
 
-  step(): void {
-    untracked(() => {
-      for (const p of this.#params) if (p.grad) this.#update(p, p.grad);
-    });
-  }
-  zeroGrad(): void {
-    for (const p of this.#params) p.grad = null;
-  }
-
-  #update(p: Tensor, grad: Tensor): void {
-    using _step = new Scope();
+  protected update(p: Tensor, grad: Tensor, { step, averages: { momentum_buffer } }: ParameterState): void {
     const { momentum, dampening, weight_decay, nesterov, maximize } = this.#options;
     let g = maximize ? neg(grad) : grad;
     if (weight_decay !== 0) g = add(g, mul(p, weight_decay));
-    if (momentum !== 0) {
-      const known = this.#momentum.get(p);
-      const buffer = known ?? persist(mul(g, 1));
-      if (known) assign(known, add(mul(known, momentum), mul(g, 1 - dampening)));
-      else this.#momentum.set(p, buffer);
-      g = nesterov ? add(g, mul(buffer, momentum)) : buffer;
+    if (momentum_buffer) {
+      if (step === 1) write(momentum_buffer, "a", g);
+      else write(momentum_buffer, `a * ${momentum} + b * ${1 - dampening}`, momentum_buffer, g);
+      g = nesterov ? add(g, mul(momentum_buffer, momentum)) : momentum_buffer;
     }
-    assign(p, sub(p, mul(g, this.lr)));
+    write(p, "a - b * c", p, g, this.lr);
   }
 }

@@ -1,6 +1,6 @@
 import type { OpName } from "@neolog/tensor";
+import { replayed } from "../checkpoint.ts";
 import { ATTENTION_VJP } from "./attention.ts";
-import { CHECKPOINT_VJP } from "../checkpoint.ts";
 import { LOSS_VJP } from "./loss.ts";
 import { MATMUL_VJP } from "./matmul.ts";
 import { MOVEMENT_VJP } from "./movement.ts";
@@ -24,5 +24,5 @@ export const VJP: { readonly [N in OpName]: Vjp<N> } = {
   ...ROPE_VJP,
   ...ATTENTION_VJP,
   ...LOSS_VJP,
-  ...CHECKPOINT_VJP,
+  checkpoint: replayed,
 };

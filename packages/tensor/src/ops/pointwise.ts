@@ -1,6 +1,6 @@
 import { resultDType, isStorageDType } from "../dtype.ts";
 import { broadcastShapes, expandLayout } from "../layout.ts";
-import { type Operand, execute } from "../op.ts";
+import { type Operand, execute, untracked } from "../op.ts";
 import type { Tensor } from "../tensor.ts";
 import { cast } from "./movement.ts";
 
@@ -8,7 +8,7 @@ import { cast } from "./movement.ts";
 export const POINTWISE = {
   neg: "-a",
   abs: "abs(a)",
-  sign: "sign(a)",
+  sign: "(a > 0) - (a < 0)", // 0 for NaN, as torch
   exp: "exp(a)",
   expm1: "expm1(a)",
   log: "log(a)",
@@ -58,6 +58,15 @@ export type PointwiseName = keyof typeof POINTWISE;
  * (bfloat16 and float16 count as float32), int32 if all are int32. Comparisons give 1 or 0.
  */
 export function pointwise(op: PointwiseName, ...operands: readonly Operand[]): Tensor {
+  return compute(op, POINTWISE[op], operands);
+}
+
+/** Any expression over a, b, c in one pass, broadcast like `pointwise`; the derivative of `op`, which names it in errors. Records nothing. */
+export function evaluate(op: PointwiseName, expression: string, ...operands: readonly Operand[]): Tensor {
+  return untracked(() => compute(op, expression, operands));
+}
+
+function compute(op: PointwiseName, expression: string, operands: readonly Operand[]): Tensor {
   const inputs = operands.map((x) => (typeof x !== "number" && isStorageDType(x.dtype) ? cast(x, "float32") : x));
   const tensors = inputs.filter((x) => typeof x !== "number");
   const shape = broadcastShapes(op, ...tensors.map((x) => x.shape));
@@ -68,7 +77,7 @@ export function pointwise(op: PointwiseName, ...operands: readonly Operand[]): T
       const { buffer, layout } = x.view(op);
       return { buffer, layout: expandLayout(layout, shape) };
     });
-    backend.pointwise(POINTWISE[op], out, views);
+    backend.pointwise(expression, out, views);
   });
 }
 
