@@ -73,7 +73,7 @@ function encodeRow(row: unknown, where: string, { tokenizer }: ReadOptions): Exa
     throw new CliError(`${where}: must hold "text", "prompt" and "completion", or "input_ids", got ${keysOf(row)}`);
   }
   if (!tokenizer) throw new CliError(`${where}: text needs a tokenizer; the model's folder must hold tokenizer.json`);
-  if (isText) return predicted(tokenizer.encode(text), 0);
+  if (isText) return predicted(tokenizer.encode(text));
   const start = tokenizer.encode(prompt as string);
   const end = tokenizer.eosTokenId;
   const rest = tokenizer.encode(completion as string, { addSpecialTokens: false });
@@ -81,7 +81,7 @@ function encodeRow(row: unknown, where: string, { tokenizer }: ReadOptions): Exa
 }
 
 /** All positions attended to; those before `from` are not predicted. */
-const predicted = (ids: number[], from: number): Example => ({
+export const predicted = (ids: readonly number[], from = 0): Example => ({
   input_ids: ids,
   attention_mask: ids.map(() => 1),
   labels: ids.map((id, i) => (i < from ? IGNORED : id)),

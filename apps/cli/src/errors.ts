@@ -1,4 +1,4 @@
-import { GradientError } from "@neolog/autograd";
+import { GradientError, OptimizerError } from "@neolog/autograd";
 import { CheckpointError } from "@neolog/checkpoint";
 import { ModelConfigError } from "@neolog/models";
 import { ModulePathError, StateDictError } from "@neolog/nn";
@@ -32,6 +32,7 @@ const EXPECTED = [
   TargetError,
   AdapterError,
   GradientError,
+  OptimizerError,
   ShapeError,
   DTypeError,
   IndexError,

@@ -48,7 +48,7 @@ export async function meanLoss(
   let total = 0;
   let tokens = 0;
   for (let start = 0; start < examples.length; start += batchSize) {
-    using _pass = new Scope();
+    using _scope = new Scope();
     const batch = examples.slice(start, start + batchSize);
     const { loss } = untracked(() => model.forward(collate(batch)));
     const count = batch.reduce((sum, { labels }) => sum + labels.slice(1).filter((label) => label >= 0).length, 0);

@@ -1,7 +1,7 @@
 import { AdamW, type ScheduleName, backward, schedule } from "@neolog/autograd";
 import { type Example, collate } from "./data.ts";
 import { type PeftModel, tokenParameters } from "@neolog/peft-tokens";
-import { Random, Scope, type Tensor } from "@neolog/tensor";
+import { Random, Scope } from "@neolog/tensor";
 
 /** How rows are trained; everything that decides a run's numbers besides model, rows and data. */
 export interface Recipe {
@@ -52,13 +52,10 @@ export class FineTuning {
   get done(): boolean {
     return this.step >= this.recipe.steps;
   }
-  get parameters(): readonly Tensor[] {
-    return this.optimizer.params;
-  }
 
   /** One batch forward, backward and into the rows; → its loss before the update. */
   async next(): Promise<number> {
-    using _step = new Scope();
+    using _scope = new Scope();
     const batch = batchAt(this.step, this.#examples.length, this.recipe).map((i) => this.#examples[i]!);
     this.optimizer.lr = this.recipe.lr * this.#factor(this.step);
     const { loss } = this.#peft.forward(collate(batch));

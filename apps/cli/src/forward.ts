@@ -34,7 +34,7 @@ export const forwardCommand = (io: Io) =>
       const losses: Record<string, number> = {};
       const progress = output.progress("batches", batches.length);
       for (const [i, { prefix, batch }] of batches.entries()) {
-        using _pass = new Scope();
+        using _scope = new Scope();
         const { logits, loss } = untracked(() => model.forward(batch));
         tensors.set(`${prefix}logits`, await fromTensor(logits));
         if (loss) {

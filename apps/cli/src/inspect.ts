@@ -50,7 +50,7 @@ async function inspectModel(folder: Folder, output: Output): Promise<void> {
     `model ${folder.name}`,
     ...indent(
       columns([
-        ["model_type", String(config["model_type"])],
+        ["model_type", shown(config["model_type"])],
         ["vocab_size", thousands(Number(config["vocab_size"]))],
         ["tokenizer", tokens === null ? "none" : `${thousands(tokens)} tokens`],
         ["weights", bytes(size)],
@@ -79,9 +79,9 @@ async function inspectAdapter(folder: Folder, output: Output): Promise<void> {
     `adapter ${folder.name}`,
     ...indent(
       columns([
-        ["peft_type", String(config["peft_type"])],
-        ["base", String(config["base_model_name_or_path"] ?? "not recorded")],
-        ["target", String(config["target_modules"] ?? "the input embedding")],
+        ["peft_type", shown(config["peft_type"])],
+        ["base", shown(config["base_model_name_or_path"], "not recorded")],
+        ["target", shown(config["target_modules"], "the input embedding")],
         ["weights", bytes(size)],
       ]),
     ),
@@ -142,6 +142,10 @@ async function baseParameterCount(name: unknown): Promise<number | null> {
   await checkpoint.close();
   return parameterCount([...checkpoint.tensors.values()]);
 }
+
+/** A value of a config for people. */
+const shown = (value: unknown, absent = "not given"): string =>
+  typeof value === "string" ? value : value === undefined || value === null ? absent : JSON.stringify(value);
 
 const row = ({ name, dtype, shape }: TensorInfo) => ({ name, dtype, shape });
 

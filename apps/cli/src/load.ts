@@ -1,7 +1,7 @@
 import { openFolder, resolveModelFolder } from "@neolog/checkpoint";
 import { AutoModelForCausalLM, AutoTokenizer, type CausalLM, type Tokenizer } from "@neolog/models";
 import { PeftModel } from "@neolog/peft-tokens";
-import { defaultBackend, openBackend, setDefaultBackend } from "@neolog/tensor";
+import { openBackend, setDefaultBackend } from "@neolog/tensor";
 import { CliError } from "./errors.ts";
 import type { Output } from "./output.ts";
 

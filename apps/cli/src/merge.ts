@@ -1,13 +1,9 @@
-import { join } from "node:path";
-import { writeFolder } from "@neolog/checkpoint";
+import { readdir } from "node:fs/promises";
 import { ADAPTER, MODEL, command } from "./command.ts";
-import { UsageError } from "./errors.ts";
 import type { Io } from "./io.ts";
 import { loadModel } from "./load.ts";
 import { Output } from "./output.ts";
 import { checkTarget, publish } from "./publish.ts";
-import { indent } from "./text.ts";
-import { readdir } from "node:fs/promises";
 
 /** neolog merge: adapter rows written into the table, the result a plain checkpoint. */
 export const mergeCommand = (io: Io) =>

@@ -1,4 +1,5 @@
 import { Command } from "@commander-js/extra-typings";
+import { demoCommand } from "./demo.ts";
 import { DONE, oneLine, report } from "./errors.ts";
 import { evalCommand } from "./eval.ts";
 import { forwardCommand } from "./forward.ts";
@@ -8,7 +9,15 @@ import { type Io, painter, widthOf } from "./io.ts";
 import { mergeCommand } from "./merge.ts";
 import { trainCommand } from "./train.ts";
 
-const COMMANDS = [trainCommand, evalCommand, forwardCommand, generateCommand, mergeCommand, inspectCommand] as const;
+const COMMANDS = [
+  demoCommand,
+  trainCommand,
+  evalCommand,
+  forwardCommand,
+  generateCommand,
+  mergeCommand,
+  inspectCommand,
+] as const;
 
 /** Runs one command line, without the program's name. → 0 done, 1 failed, 2 wrong usage. */
 export async function run(argv: readonly string[], io: Io): Promise<number> {

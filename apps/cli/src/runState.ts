@@ -9,7 +9,7 @@ import {
   writeFolder,
   writeSafetensors,
 } from "@neolog/checkpoint";
-import { assign } from "@neolog/tensor";
+import { Scope } from "@neolog/tensor";
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { CliError } from "./errors.ts";
@@ -35,7 +35,7 @@ export interface SavedRun {
   /** The folder that it was read from: an adapter with the state beside it. */
   readonly dir: string;
   readonly state: RunState;
-  /** AdamW's moments by name. */
+  /** AdamW's state by the names that it gave. */
   readonly moments: ReadonlyMap<string, StoredTensor>;
 }
 
@@ -47,9 +47,9 @@ export async function writeRunState(
 ): Promise<void> {
   const state: RunState = { recipe: run.recipe, ...rest, losses: run.losses };
   const moments: [string, StoredTensor][] = [];
-  for (const [i, p] of run.parameters.entries()) {
-    const { exp_avg, exp_avg_sq } = run.optimizer.stateOf(p);
-    moments.push([`exp_avg.${i}`, await fromTensor(exp_avg)], [`exp_avg_sq.${i}`, await fromTensor(exp_avg_sq)]);
+  {
+    using _scope = new Scope();
+    for (const [name, t] of run.optimizer.stateDict()) moments.push([name, await fromTensor(t)]);
   }
   await writeFolder(
     dir,
@@ -84,19 +84,10 @@ export async function readRunState(dir: string): Promise<SavedRun> {
   return { dir: from, state: json as unknown as RunState, moments };
 }
 
-/** Puts AdamW where it was. */
-export function restoreOptimizer(run: FineTuning, { dir, state, moments }: SavedRun): void {
-  for (const [i, p] of run.parameters.entries()) {
-    const own = run.optimizer.stateOf(p);
-    own.step = state.losses.length;
-    for (const key of ["exp_avg", "exp_avg_sq"] as const) {
-      const stored = moments.get(`${key}.${i}`);
-      if (!stored) throw new CheckpointError("MISSING", `${dir}/${TENSOR_FILE}: must hold ${key}.${i}, found none`);
-      const t = toTensor(stored, { name: `${key}.${i}` });
-      assign(own[key], t);
-      t.dispose();
-    }
-  }
+/** Puts AdamW where it was. Throws OptimizerError where the state is of other rows. */
+export async function restoreOptimizer(run: FineTuning, { moments }: SavedRun): Promise<void> {
+  using _scope = new Scope();
+  await run.optimizer.loadStateDict(new Map([...moments].map(([name, stored]) => [name, toTensor(stored, { name })])));
 }
 
 export const checkpointPath = (out: string, step: number): string => join(out, `checkpoint-${step}`);

@@ -26,7 +26,6 @@ import { loadBase, openNamedBackend, tokenizerOf } from "./load.ts";
 import { Output } from "./output.ts";
 import { checkTarget, publish } from "./publish.ts";
 import {
-  type RunState,
   type SavedRun,
   checkpointPath,
   readRunState,
@@ -46,7 +45,7 @@ const DEFAULTS = {
   seed: 0,
 } as const;
 
-const trainOptions = (io: Io) =>
+const trainOptions = () =>
   command("train", "Train rows of the token embedding on a JSONL file and write an adapter that PEFT reads.", [
     'train --model ./llama --data stories.jsonl --tokens "<wug>,<dax>" --out ./wug',
     "train --model ./llama --data stories.jsonl --token-indices 403,407 --out ./rows --steps 200 --lr 0.01",
@@ -86,7 +85,7 @@ export type TrainFlags = ReturnType<ReturnType<typeof trainOptions>["opts"]>;
 
 /** neolog train: rows learn from a file, everything else is frozen. */
 export const trainCommand = (io: Io) =>
-  trainOptions(io).action(async (flags) => {
+  trainOptions().action(async (flags) => {
     const output = new Output(io, flags);
     const started = performance.now();
     if (!flags.tokens && !flags.tokenIndices)
@@ -115,7 +114,7 @@ export const trainCommand = (io: Io) =>
       recipeOf(flags, saved?.state.recipe, examples.length),
       saved?.state.losses,
     );
-    if (saved) restoreOptimizer(run, saved);
+    if (saved) await restoreOptimizer(run, saved);
     announce(output, { flags, base, tokenizer, ids, added, examples, peft, run });
 
     const state = { max_length: maxLength, data_sha256 };
