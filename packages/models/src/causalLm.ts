@@ -1,6 +1,7 @@
+import type { FolderTarget } from "@neolog/checkpoint";
 import { Module } from "@neolog/nn";
-import { type Tensor, crossEntropy, reshape } from "@neolog/tensor";
-import type { PretrainedConfig } from "./config.ts";
+import { ShapeError, type Tensor, crossEntropy, reshape, slice } from "@neolog/tensor";
+import type { GenerationConfig, PretrainedConfig } from "./config.ts";
 import { type GenerateOptions, generate } from "./generate.ts";
 import {
   type HostMatrix,
@@ -12,8 +13,8 @@ import {
   toHostLike,
 } from "./inputs.ts";
 import type { KvCache } from "./kvCache.ts";
-import { savePretrained } from "./pretrained.ts";
 import { resizeTokenEmbeddings } from "./resize.ts";
+import { savePretrained } from "./savePretrained.ts";
 
 /** What a causal language model reads; names and meaning as in transformers. */
 export interface ModelInputs {
@@ -27,10 +28,12 @@ export interface ModelInputs {
   readonly labels?: IdMatrix | undefined;
   readonly past_key_values?: KvCache | undefined;
   readonly output_hidden_states?: boolean | undefined;
+  /** Compute logits of the last n positions alone; of all, when absent. Not together with labels. */
+  readonly logits_to_keep?: number | undefined;
 }
 
 export interface CausalLMOutput {
-  /** [B, T, vocab] */
+  /** [B, T, vocab]; [B, logits_to_keep, vocab] where that was given. */
   readonly logits: Tensor;
   /** Mean cross entropy over the labels that count, or null without labels. */
   readonly loss: Tensor | null;
@@ -51,6 +54,8 @@ export interface DecoderInputs {
 
 /** A decoder with a language-modelling head, built from config.json, named like its checkpoint. */
 export abstract class CausalLM extends Module {
+  #generationConfig: GenerationConfig | null = null;
+
   /** The config as loaded, with what resizing changed. */
   abstract get config(): PretrainedConfig;
   abstract set config(config: PretrainedConfig);
@@ -61,25 +66,39 @@ export abstract class CausalLM extends Module {
   /** Path of the output head, tied or not. */
   abstract get headPath(): string;
 
-  /** → logits [B, T, vocab] and, with labels, the loss. */
-  forward(inputs: ModelInputs): CausalLMOutput {
-    const decoder = decoderInputs(inputs);
-    const { logits, hidden_states } = this.decode(decoder, inputs.output_hidden_states === true);
-    const { rows, columns } = decoder.ids;
-    const loss = inputs.labels
-      ? crossEntropy(
-          reshape(logits, [rows * columns, logits.shape[2]!]),
-          shiftedTargets(toHostLike("labels", inputs.labels, rows, columns)),
-        )
-      : null;
-    return { logits, loss, ...(inputs.output_hidden_states ? { hidden_states } : {}) };
+  /** What the checkpoint says of generation, or null where it says nothing. */
+  get generationConfig(): GenerationConfig | null {
+    return this.#generationConfig;
+  }
+  set generationConfig(config: GenerationConfig | null) {
+    this.#generationConfig = config;
   }
 
-  /** The architecture: embedding, blocks, norm, head. `hidden_states` is empty unless asked for. */
-  protected abstract decode(
-    inputs: DecoderInputs,
-    keepHiddenStates: boolean,
-  ): { readonly logits: Tensor; readonly hidden_states: readonly Tensor[] };
+  /** → logits [B, T, vocab] and, with labels, the loss. */
+  forward(inputs: ModelInputs): CausalLMOutput {
+    const { labels, logits_to_keep, output_hidden_states = false } = inputs;
+    if (labels && logits_to_keep !== undefined) {
+      throw new ShapeError("forward", "labels need the logits of all positions; leave logits_to_keep out");
+    }
+    const decoder = decoderInputs(inputs);
+    const { rows, columns } = decoder.ids;
+    const hidden_states = this.hiddenStates(decoder, output_hidden_states);
+    const last = hidden_states.at(-1)!;
+    const logits = this.unembed(logits_to_keep === undefined ? last : slice(last, 1, -logits_to_keep));
+    const loss = labels
+      ? crossEntropy(
+          reshape(logits, [rows * columns, logits.shape[2]!]),
+          shiftedTargets(toHostLike("labels", labels, rows, columns)),
+        )
+      : null;
+    return { logits, loss, ...(output_hidden_states ? { hidden_states } : {}) };
+  }
+
+  /** The input of every block and the normed output, each [B, T, hidden]; only the last one unless `keepAll`. */
+  protected abstract hiddenStates(inputs: DecoderInputs, keepAll: boolean): readonly Tensor[];
+
+  /** The normed output [B, n, hidden] → logits [B, n, vocab] */
+  protected abstract unembed(x: Tensor): Tensor;
 
   /** Prompt and continuation of each row, as transformers' generate. */
   generate(options: GenerateOptions): Promise<number[][]> {
@@ -91,8 +110,8 @@ export abstract class CausalLM extends Module {
     resizeTokenEmbeddings(this, n);
   }
 
-  /** Writes config.json, model.safetensors and generation_config.json into a folder. */
-  savePretrained(dir: string): Promise<void> {
+  /** Writes config.json, model.safetensors and generation_config.json into a folder, or into memory. */
+  savePretrained(dir: FolderTarget): Promise<void> {
     return savePretrained(this, dir);
   }
 }

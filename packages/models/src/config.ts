@@ -1,3 +1,4 @@
+import { parseJson } from "@neolog/checkpoint";
 import { ACTIVATIONS, ROPE_TYPES, type RopeParameters } from "@neolog/nn";
 import * as v from "valibot";
 
@@ -28,6 +29,7 @@ export const size = v.pipe(v.number(), v.integer(), v.minValue(1));
 export const positive = v.pipe(v.number(), v.gtValue(0));
 export const activation = v.picklist(Object.keys(ACTIVATIONS));
 export const tokenId = v.nullish(v.pipe(v.number(), v.integer()));
+const endTokenIds = v.nullish(v.union([v.number(), v.array(v.number())]));
 
 /** Keys that every causal language model has; unknown keys pass through. */
 export const COMMON_KEYS = {
@@ -36,7 +38,7 @@ export const COMMON_KEYS = {
   tie_word_embeddings: v.optional(v.boolean()),
   architectures: v.nullish(v.array(v.string())),
   bos_token_id: tokenId,
-  eos_token_id: v.nullish(v.union([v.number(), v.array(v.number())])),
+  eos_token_id: endTokenIds,
   pad_token_id: tokenId,
 };
 
@@ -45,7 +47,29 @@ export function parseConfig<S extends v.GenericSchema>(schema: S, config: unknow
   const result = v.safeParse(schema, config);
   if (result.success) return result.output;
   const issue = result.issues[0];
-  throw new ModelConfigError(file, v.getDotPath(issue) ?? "", issue.message);
+  const mustHold =
+    issue.received === "undefined" ? "must be set, found none" : `must be ${issue.expected}, found ${issue.received}`;
+  throw new ModelConfigError(file, v.getDotPath(issue) ?? "", mustHold);
+}
+
+/** Throws ModelConfigError unless `count`, the value of `key`, divides `whole`, which `what` names. */
+export function checkDivides(file: string, key: string, count: number, what: string, whole: number): void {
+  if (whole % count !== 0) throw new ModelConfigError(file, key, `must divide ${what} (${whole}), found ${count}`);
+}
+
+/** generation_config.json: the keys that `generate` reads, and the file itself, which is saved as it was. */
+export interface GenerationConfig {
+  readonly eos_token_id?: number | readonly number[] | null | undefined;
+  readonly pad_token_id?: number | null | undefined;
+  readonly text: string;
+}
+
+const generationSchema = v.looseObject({ eos_token_id: endTokenIds, pad_token_id: tokenId });
+
+/** Throws CheckpointError where `text` is no JSON, ModelConfigError where a token id is none. */
+export function parseGenerationConfig(text: string, file: string): GenerationConfig {
+  const { eos_token_id, pad_token_id } = parseConfig(generationSchema, parseJson(text, file), file);
+  return { eos_token_id, pad_token_id, text };
 }
 
 const ropeSchema = v.looseObject({
@@ -59,13 +83,26 @@ const ropeSchema = v.looseObject({
   attention_factor: v.optional(positive),
   beta_fast: v.optional(positive),
   beta_slow: v.optional(positive),
+  mscale: v.optional(positive),
+  mscale_all_dim: v.optional(positive),
+  truncate: v.optional(v.boolean()),
+  partial_rotary_factor: v.optional(v.literal(1)),
 });
+
+/** What each type cannot do without; transformers has no defaults for these. */
+const NEEDED: Readonly<Record<string, readonly (keyof RopeParameters)[]>> = {
+  linear: ["factor"],
+  dynamic: ["factor"],
+  llama3: ["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"],
+  yarn: ["factor"],
+};
 
 /** `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (transformers 4). */
 export const ROPE_KEYS = {
   rope_theta: v.optional(positive),
   rope_parameters: v.nullish(ropeSchema),
   rope_scaling: v.nullish(ropeSchema),
+  partial_rotary_factor: v.optional(v.literal(1)),
 };
 
 type RopeKeys = v.InferOutput<v.ObjectSchema<typeof ROPE_KEYS, undefined>>;
@@ -77,8 +114,10 @@ export function ropeParametersOf(
 ): RopeParameters {
   const given = rope_parameters ?? rope_scaling ?? {};
   const rope_type = given.rope_type ?? given.type ?? "default";
-  if (rope_type !== "default" && given.factor === undefined) {
-    throw new ModelConfigError(file, "rope_parameters.factor", `must be set for rope_type "${rope_type}", found none`);
+  const spelling = rope_parameters ? "rope_parameters" : "rope_scaling";
+  for (const key of NEEDED[rope_type] ?? []) {
+    if (given[key] !== undefined) continue;
+    throw new ModelConfigError(file, `${spelling}.${key}`, `must be set for rope_type "${rope_type}", found none`);
   }
   return { ...given, rope_type, rope_theta: given.rope_theta ?? rope_theta ?? 10_000 };
 }

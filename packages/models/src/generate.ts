@@ -1,4 +1,4 @@
-import { Random, Scope, type Tensor, slice, untracked } from "@neolog/tensor";
+import { Random, Scope, type Tensor, untracked } from "@neolog/tensor";
 import type { CausalLM } from "./causalLm.ts";
 import { type IdMatrix, toHost, toHostLike } from "./inputs.ts";
 import { KvCache } from "./kvCache.ts";
@@ -14,6 +14,17 @@ import {
   topK,
   topP,
 } from "./logits.ts";
+
+/** An option of `generate` is out of its range. */
+export class GenerateOptionError extends RangeError {
+  override readonly name = "GenerateOptionError";
+  readonly option: string;
+
+  constructor(option: string, mustHold: string, found: number) {
+    super(`generate: ${option} must be ${mustHold}, got ${found}`);
+    this.option = option;
+  }
+}
 
 /** Options of `generate`, named as in transformers. */
 export interface GenerateOptions {
@@ -33,17 +44,22 @@ export interface GenerateOptions {
   readonly min_length?: number | undefined;
   /** Seed of the draws; 0 by default. */
   readonly seed?: number | undefined;
-  /** Where a row ends; the config's by default, null for never. */
+  /** Where a row ends; what generation_config.json (else config.json) says by default, null for never. */
   readonly eos_token_id?: number | readonly number[] | null | undefined;
-  /** What finished rows are filled with; the config's, else the first end token. */
+  /** What finished rows are filled with; what the same file says, else the first end token. */
   readonly pad_token_id?: number | null | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Called after each step with the new id of every row. */
   readonly onToken?: ((ids: readonly number[]) => void) | undefined;
 }
 
-/** Prompt and continuation of each row, up to max_new_tokens or until every row has ended. Decodes with a key/value cache. */
+/**
+ * Prompt and continuation of each row, up to max_new_tokens or until every row has ended. Decodes with a key/value cache; the
+ * same options give the same ids. Sampling is never on by default, whatever generation_config.json says.
+ * Throws GenerateOptionError.
+ */
 export async function generate(model: CausalLM, options: GenerateOptions): Promise<number[][]> {
+  checkRanges(options);
   const prompt = toHost("input_ids", options.input_ids);
   const { rows, columns } = prompt;
   const mask = options.attention_mask
@@ -51,10 +67,9 @@ export async function generate(model: CausalLM, options: GenerateOptions): Promi
     : new Int32Array(rows * columns).fill(1);
   const ids = rowsOf(prompt.values, rows, columns);
   const attention = rowsOf(mask, rows, columns);
-  const ends = [
-    options.eos_token_id === undefined ? (model.config.eos_token_id ?? []) : (options.eos_token_id ?? []),
-  ].flat();
-  const pad = options.pad_token_id ?? model.config.pad_token_id ?? ends[0] ?? 0;
+  const { eos_token_id, pad_token_id } = { ...(model.generationConfig ?? model.config), ...defined(options) };
+  const ends = [eos_token_id ?? []].flat();
+  const pad = pad_token_id ?? ends[0] ?? 0;
   const processors = processorsOf(options, ends);
   const random = new Random(options.seed ?? 0);
   const finished = Array.from({ length: rows }, () => false);
@@ -100,9 +115,10 @@ async function nextLogits(
         attention_mask: attention,
         position_ids: positions.map((row) => row.slice(past)),
         past_key_values: cache,
+        logits_to_keep: 1,
       }),
     );
-    last = scope.keep(slice(logits, 1, -1));
+    last = scope.keep(logits);
   }
   const scores = (await last.data()) as Float32Array;
   last.dispose();
@@ -141,6 +157,29 @@ function processorsOf(options: GenerateOptions, ends: readonly number[]): Logits
   if (top_p !== undefined && top_p < 1) processors.push(topP(top_p));
   if (min_p) processors.push(minP(min_p));
   return processors;
+}
+
+/** The options that were given. */
+const defined = (options: GenerateOptions): Partial<GenerateOptions> =>
+  Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+
+const RANGES: Readonly<Record<string, readonly [mustHold: string, holds: (x: number) => boolean]>> = {
+  max_new_tokens: ["an integer of at least 0", (x) => Number.isInteger(x) && x >= 0],
+  temperature: ["above 0 (for greedy decoding leave do_sample out)", (x) => x > 0 && x < Infinity],
+  top_k: ["an integer of at least 0", (x) => Number.isInteger(x) && x >= 0],
+  top_p: ["above 0 and at most 1", (x) => x > 0 && x <= 1],
+  min_p: ["between 0 and 1", (x) => x >= 0 && x <= 1],
+  repetition_penalty: ["above 0", (x) => x > 0 && x < Infinity],
+  no_repeat_ngram_size: ["an integer of at least 0", (x) => Number.isInteger(x) && x >= 0],
+  min_length: ["an integer of at least 0", (x) => Number.isInteger(x) && x >= 0],
+  seed: ["an integer", Number.isSafeInteger],
+};
+
+function checkRanges(options: GenerateOptions): void {
+  for (const [option, value] of Object.entries(options)) {
+    const range = RANGES[option];
+    if (range && value !== undefined && !range[1](value)) throw new GenerateOptionError(option, range[0], value);
+  }
 }
 
 const rowsOf = (values: Int32Array, rows: number, columns: number): number[][] =>

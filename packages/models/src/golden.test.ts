@@ -1,9 +1,9 @@
 import { existsSync, readdirSync } from "node:fs";
 import { backward } from "@neolog/autograd";
-import { openCheckpoint, openFolder } from "@neolog/checkpoint";
-import { stateDict } from "@neolog/nn";
-import { Scope } from "@neolog/tensor";
-import { describe, expect, test } from "vitest";
+import { openCheckpoint, openFolder, readBytes } from "@neolog/checkpoint";
+import { adoptStateDict, stateDict } from "@neolog/nn";
+import { Scope, openBackend, setDefaultBackend } from "@neolog/tensor";
+import { beforeAll, describe, expect, test } from "vitest";
 import { AutoModelForCausalLM } from "./autoModel.ts";
 import type { CausalLM, ModelInputs } from "./causalLm.ts";
 import { KvCache } from "./kvCache.ts";
@@ -31,7 +31,11 @@ const known = (name: string): boolean =>
   Object.keys(ARCHITECTURES).some((type) => name === type || name.startsWith(`${type}_`));
 const names = readdirSync(path).filter((name) => known(name) && existsSync(`${path}/${name}/base`));
 
-describe.each(names)("golden %s", (name) => {
+/** Every model on the cpu backend, one on the oracle. */
+const runs = [...names.map((name) => ({ name, backend: "cpu" })), { name: "gpt2", backend: "reference" }];
+
+describe.each(runs)("golden $name on $backend", ({ name, backend }) => {
+  beforeAll(async () => setDefaultBackend(await openBackend(backend)));
   const folder = `${path}/${name}`;
   const load = (): Promise<CausalLM> => AutoModelForCausalLM.fromPretrained(`${folder}/base`);
 
@@ -97,12 +101,15 @@ describe.each(names)("golden %s", (name) => {
         expect(worstExcess(t.dataSync(), data, LOGITS), `${what} ${layer}`).toBeLessThanOrEqual(0);
       }
     }
-    const stepwise = new KvCache();
     const vocab = whole.length / ids[0]!.length;
-    ids[0]!.forEach((id, t) => {
-      const logits = model.forward({ input_ids: [[id]], past_key_values: stepwise }).logits.dataSync();
-      expect(logits).toEqual(whole.slice(t * vocab, (t + 1) * vocab));
-    });
+    for (const size of [1, 3]) {
+      const chunked = new KvCache();
+      for (let t = 0; t < ids[0]!.length; t += size) {
+        const chunk = [ids[0]!.slice(t, t + size)];
+        const logits = model.forward({ input_ids: chunk, past_key_values: chunked }).logits.dataSync();
+        expect(logits).toEqual(whole.slice(t * vocab, (t + size) * vocab));
+      }
+    }
   });
 
   test("greedy generation gives transformers' ids", async () => {
@@ -117,7 +124,6 @@ describe.each(names)("golden %s", (name) => {
     const old = AutoModelForCausalLM.fromConfig(await readObject(folder, "config.v4.json"));
     const model = await load();
     for (const [key, t] of stateDict(old)) expect(t.shape, key).toEqual(stateDict(model).get(key)!.shape);
-    const { adoptStateDict } = await import("@neolog/nn");
     adoptStateDict(old, stateDict(model));
     const { cases } = await readObject<{ cases: Record<string, ModelInputs> }>(folder, "inputs.json");
     expect(old.forward(cases["left_pad"]!).logits.dataSync()).toEqual(
@@ -150,10 +156,8 @@ describe.each(names)("golden %s", (name) => {
 
   test("saving writes the files that were read", async () => {
     const files = new Map<string, Uint8Array>();
-    const { savePretrained } = await import("./pretrained.ts");
-    await savePretrained(await load(), files);
+    await (await load()).savePretrained(files);
     const source = await openFolder(`${folder}/base`);
-    const { readBytes } = await import("@neolog/checkpoint");
     expect(files.get("model.safetensors")).toEqual(await readBytes(source, "model.safetensors"));
     expect(files.get("generation_config.json")).toEqual(await readBytes(source, "generation_config.json"));
     expect(JSON.parse(new TextDecoder().decode(files.get("config.json")))).toEqual(

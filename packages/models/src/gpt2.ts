@@ -10,10 +10,10 @@ import {
   layerNorm,
   linear,
 } from "@neolog/nn";
-import { type Tensor, add, attention, reshape, split, transpose } from "@neolog/tensor";
+import { IndexError, type Tensor, add, attention, reshape, split, transpose } from "@neolog/tensor";
 import * as v from "valibot";
 import { CausalLM, type DecoderInputs } from "./causalLm.ts";
-import { COMMON_KEYS, type PretrainedConfig, activation, parseConfig, positive, size } from "./config.ts";
+import { COMMON_KEYS, type PretrainedConfig, activation, checkDivides, parseConfig, positive, size } from "./config.ts";
 import type { KvCache } from "./kvCache.ts";
 import type { TokenEmbedding, TokenHead } from "./tokenModules.ts";
 
@@ -120,6 +120,11 @@ export class Gpt2Model extends Module {
 
   /** → the input of every block and the normed output, each [B, T, C]; only the last one unless `keepAll`. */
   forward({ ids, positions, mask, cache }: DecoderInputs, keepAll: boolean): Tensor[] {
+    const outside = positions.find((p) => p < 0 || p >= this.wpe.num_embeddings);
+    if (outside !== undefined) {
+      const limit = `positions must be below n_positions (${this.wpe.num_embeddings}); shorten the input`;
+      throw new IndexError("gpt2", limit, outside);
+    }
     const tokens = this.wte.forward(ids.values);
     let x = reshape(add(tokens, this.wpe.forward(positions)), [ids.rows, ids.columns, tokens.shape[1]!]);
     const states = [];
@@ -140,6 +145,7 @@ export class Gpt2LMHeadModel extends CausalLM {
   constructor(config: PretrainedConfig, file = "config.json") {
     super();
     const parsed = parseConfig(schema, config, file);
+    checkDivides(file, "n_head", parsed.n_head, "n_embd", parsed.n_embd);
     this.#config = config;
     this.transformer = new Gpt2Model(parsed);
     this.lm_head = this.#tied ? new TiedHead(() => this.transformer.wte) : linear(parsed.n_embd, parsed.vocab_size);
@@ -165,8 +171,10 @@ export class Gpt2LMHeadModel extends CausalLM {
     return this.#config.tie_word_embeddings ?? true;
   }
 
-  protected decode(inputs: DecoderInputs, keepHiddenStates: boolean) {
-    const states = this.transformer.forward(inputs, keepHiddenStates);
-    return { logits: this.lm_head.forward(states.at(-1)!), hidden_states: states };
+  protected hiddenStates(inputs: DecoderInputs, keepAll: boolean): Tensor[] {
+    return this.transformer.forward(inputs, keepAll);
+  }
+  protected unembed(x: Tensor): Tensor {
+    return this.lm_head.forward(x);
   }
 }

@@ -1,7 +1,7 @@
 export { AutoModelForCausalLM } from "./autoModel.ts";
 export { CausalLM, type CausalLMOutput, type ModelInputs } from "./causalLm.ts";
-export { ModelConfigError, type PretrainedConfig } from "./config.ts";
-export type { GenerateOptions } from "./generate.ts";
+export { type GenerationConfig, ModelConfigError, type PretrainedConfig } from "./config.ts";
+export { type GenerateOptions, GenerateOptionError } from "./generate.ts";
 export { Gpt2LMHeadModel } from "./gpt2.ts";
 export { KvCache } from "./kvCache.ts";
 export { LlamaForCausalLM } from "./llama.ts";
@@ -9,6 +9,7 @@ export * from "./logits.ts";
 export type { FromPretrainedOptions } from "./pretrained.ts";
 export { ARCHITECTURES, architectureOf } from "./registry.ts";
 export { loadedVocabSize } from "./resize.ts";
+export { AdaptedEmbeddingError } from "./resize.ts";
 export type { TokenEmbedding, TokenHead } from "./tokenModules.ts";
 export { AutoTokenizer, type DecodeOptions, type EncodeOptions, Tokenizer } from "./tokenizer.ts";
 export { type AddedTokenSpec, addTokens } from "./tokenizerFiles.ts";

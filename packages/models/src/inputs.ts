@@ -1,4 +1,4 @@
-import { ShapeError, type Tensor, intTensor } from "@neolog/tensor";
+import { IndexError, ShapeError, type Tensor, formatShape, intTensor } from "@neolog/tensor";
 
 /** Rows of equal length, or an int32 tensor [B, T]. */
 export type IdMatrix = readonly (readonly number[])[] | Tensor;
@@ -10,7 +10,7 @@ export interface HostMatrix {
   readonly columns: number;
 }
 
-/** Brings ids to the host. Throws ShapeError for rows of unequal length. */
+/** Brings ids to the host. Throws ShapeError for rows of unequal length or none, IndexError for what is no integer. */
 export function toHost(name: string, matrix: IdMatrix): HostMatrix {
   if (!Array.isArray(matrix)) {
     const t = matrix as Tensor;
@@ -22,14 +22,21 @@ export function toHost(name: string, matrix: IdMatrix): HostMatrix {
   const columns = rows[0]?.length ?? 0;
   const uneven = rows.find((row) => row.length !== columns);
   if (uneven) throw new ShapeError(name, "rows must have one length; pad them", [columns], [uneven.length]);
-  return { values: Int32Array.from(rows.flat()), rows: rows.length, columns };
+  if (columns === 0) throw new ShapeError(name, "at least one row and one column are needed", [rows.length, columns]);
+  const values = rows.flat();
+  const fraction = values.find((value) => !Number.isInteger(value));
+  if (fraction !== undefined) throw new IndexError(name, "values must be integers", fraction);
+  return { values: Int32Array.from(values), rows: rows.length, columns };
 }
 
 /** The same, checked against the size of input_ids. */
 export function toHostLike(name: string, matrix: IdMatrix, rows: number, columns: number): HostMatrix {
   const host = toHost(name, matrix);
   if (host.rows !== rows || host.columns !== columns) {
-    throw new ShapeError(name, "the size must follow input_ids", [host.rows, host.columns], [rows, columns]);
+    throw new ShapeError(name, `the size must be ${formatShape([rows, columns])} to go with input_ids`, [
+      host.rows,
+      host.columns,
+    ]);
   }
   return host;
 }

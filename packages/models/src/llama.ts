@@ -16,9 +16,11 @@ import * as v from "valibot";
 import { CausalLM, type DecoderInputs } from "./causalLm.ts";
 import {
   COMMON_KEYS,
+  ModelConfigError,
   type PretrainedConfig,
   ROPE_KEYS,
   activation,
+  checkDivides,
   parseConfig,
   positive,
   ropeParametersOf,
@@ -44,6 +46,23 @@ const schema = v.looseObject({
   pretraining_tp: v.optional(v.literal(1)),
 });
 export type LlamaConfig = v.InferOutput<typeof schema>;
+
+/** config.json, checked. Throws ModelConfigError. */
+function llamaConfig(config: PretrainedConfig, file: string): LlamaConfig {
+  const parsed = parseConfig(schema, config, file);
+  const { hidden_size, num_attention_heads, num_key_value_heads, head_dim, vocab_size, pad_token_id } = parsed;
+  if (!head_dim) checkDivides(file, "num_attention_heads", num_attention_heads, "hidden_size", hidden_size);
+  if (num_key_value_heads) {
+    checkDivides(file, "num_key_value_heads", num_key_value_heads, "num_attention_heads", num_attention_heads);
+  }
+  if (headDimOf(parsed) % 2 !== 0) {
+    throw new ModelConfigError(file, "head_dim", `must be even for rotary positions, found ${headDimOf(parsed)}`);
+  }
+  if (pad_token_id != null && (pad_token_id >= vocab_size || pad_token_id < -vocab_size)) {
+    throw new ModelConfigError(file, "pad_token_id", `must be below vocab_size (${vocab_size}), found ${pad_token_id}`);
+  }
+  return parsed;
+}
 
 /** Angles and mask that all layers share. */
 interface Shared {
@@ -145,7 +164,7 @@ export class LlamaModel extends Module {
     this.#rope = ropeParametersOf(config, file);
     this.#headDim = headDimOf(config);
     this.#maxPositions = config.max_position_embeddings;
-    this.embed_tokens = embedding(config.vocab_size, config.hidden_size, config.pad_token_id ?? null);
+    this.embed_tokens = embedding(config.vocab_size, config.hidden_size, paddingIdxOf(config));
     this.layers = Array.from({ length: config.num_hidden_layers }, (_, i) => new LlamaDecoderLayer(config, i));
     this.norm = rmsNorm(config.hidden_size, config.rms_norm_eps);
   }
@@ -174,7 +193,7 @@ export class LlamaForCausalLM extends CausalLM {
 
   constructor(config: PretrainedConfig, file = "config.json") {
     super();
-    const parsed = parseConfig(schema, config, file);
+    const parsed = llamaConfig(config, file);
     this.#config = config;
     this.model = new LlamaModel(parsed, file);
     this.lm_head = parsed.tie_word_embeddings
@@ -198,11 +217,17 @@ export class LlamaForCausalLM extends CausalLM {
     return this.#config.tie_word_embeddings ? ["lm_head"] : [];
   }
 
-  protected decode(inputs: DecoderInputs, keepHiddenStates: boolean) {
-    const states = this.model.forward(inputs, keepHiddenStates);
-    return { logits: this.lm_head.forward(states.at(-1)!), hidden_states: states };
+  protected hiddenStates(inputs: DecoderInputs, keepAll: boolean): Tensor[] {
+    return this.model.forward(inputs, keepAll);
+  }
+  protected unembed(x: Tensor): Tensor {
+    return this.lm_head.forward(x);
   }
 }
 
 const headDimOf = ({ head_dim, hidden_size, num_attention_heads }: LlamaConfig): number =>
   head_dim ?? hidden_size / num_attention_heads;
+
+/** torch counts a negative padding index from the end of the table. */
+const paddingIdxOf = ({ pad_token_id, vocab_size }: LlamaConfig): number | null =>
+  pad_token_id == null ? null : pad_token_id < 0 ? vocab_size + pad_token_id : pad_token_id;

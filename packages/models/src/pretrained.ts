@@ -1,22 +1,19 @@
 import {
   type Checkpoint,
+  CheckpointError,
   type Folder,
-  fromTensor,
   openCheckpoint,
   openFolder,
-  readBytes,
   readJsonObject,
+  readText,
   resolveModelFolder,
-  stringifyPythonJson,
   toTensor,
-  writeFolder,
-  writeSafetensors,
 } from "@neolog/checkpoint";
 import { adoptStateDict, checkStateDict, stateDict } from "@neolog/nn";
-import type { DType, Tensor } from "@neolog/tensor";
+import { type DType, type Tensor, persist } from "@neolog/tensor";
 import type { CausalLM } from "./causalLm.ts";
-import type { PretrainedConfig } from "./config.ts";
-import { architectureOf } from "./registry.ts";
+import { type PretrainedConfig, parseGenerationConfig } from "./config.ts";
+import { type Architecture, architectureOf } from "./registry.ts";
 
 export interface FromPretrainedOptions {
   /** Convert all weights to this dtype; as stored when absent. */
@@ -25,45 +22,60 @@ export interface FromPretrainedOptions {
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }
 
-/** What a model was loaded with, kept so that saving it gives the same files. */
-const generationConfigs = new WeakMap<CausalLM, Uint8Array>();
-
 /**
  * Loads a model from a Hugging Face folder: config.json, model.safetensors or its shards, generation_config.json. Strict: every
- * key and shape must fit. Throws CheckpointError, ModelConfigError or StateDictError.
+ * key and shape must fit. Throws CheckpointError, ModelConfigError or StateDictError; no tensor stays behind then.
  */
 export async function fromPretrained(dirOrRepo: string, options: FromPretrainedOptions = {}): Promise<CausalLM> {
   const folder = await openFolder(await resolveModelFolder(dirOrRepo));
   const config = (await readJsonObject(folder, "config.json")) as PretrainedConfig;
   const file = `${folder.name}/config.json`;
-  const { create, basePrefix, ignored } = architectureOf(config, file);
-  const model = create(config, file);
+  const architecture = architectureOf(config, file);
+  const generationConfig = await generationConfigOf(folder);
   const checkpoint = await openCheckpoint(folder);
   try {
-    const names = checkpointNames(model, checkpoint, basePrefix, ignored);
-    checkStateDict(model, new Map([...names].map(([key, name]) => [key, checkpoint.tensors.get(name)!.shape])));
-    const state = new Map<string, Tensor>();
-    for (const [key, name] of names) {
-      state.set(
-        key,
-        toTensor(await checkpoint.read(name), { name, ...(options.dtype ? { dtype: options.dtype } : {}) }),
-      );
-      options.onProgress?.(state.size, names.size);
+    const model = architecture.create(config, file);
+    model.generationConfig = generationConfig;
+    await loadWeights(model, architecture, checkpoint, options);
+    if (options.dtype) {
+      model.config = { ...config, ["torch_dtype" in config ? "torch_dtype" : "dtype"]: options.dtype };
     }
-    adoptStateDict(model, state);
+    return model;
   } finally {
     await checkpoint.close();
   }
-  await rememberGenerationConfig(model, folder);
-  return model;
+}
+
+/** Puts the checkpoint's tensors into the model, or disposes both. */
+async function loadWeights(
+  model: CausalLM,
+  architecture: Architecture,
+  checkpoint: Checkpoint,
+  { dtype, onProgress }: FromPretrainedOptions,
+): Promise<void> {
+  const state = new Map<string, Tensor>();
+  try {
+    const names = checkpointNames(model, checkpoint, architecture);
+    const shapes = new Map([...names].map(([key, name]) => [key, checkpoint.tensors.get(name)!.shape]));
+    checkStateDict(model, shapes, checkpoint.name);
+    await checkTies(model, checkpoint, names);
+    for (const [key, name] of names) {
+      const stored = await checkpoint.read(name);
+      state.set(key, persist(toTensor(stored, { name, ...(dtype ? { dtype } : {}) })));
+      onProgress?.(state.size, names.size);
+    }
+    adoptStateDict(model, state);
+  } catch (error) {
+    for (const t of [...model.parameters(), ...state.values()]) t.dispose();
+    throw error;
+  }
 }
 
 /** Module key → name in the checkpoint, which may lack the base model's prefix or hold a tied head and buffers besides. */
 function checkpointNames(
   model: CausalLM,
   checkpoint: Checkpoint,
-  basePrefix: string,
-  ignored?: RegExp,
+  { basePrefix, ignored }: Architecture,
 ): Map<string, string> {
   const own = stateDict(model);
   const names = new Map<string, string>();
@@ -76,22 +88,25 @@ function checkpointNames(
   return names;
 }
 
-async function rememberGenerationConfig(model: CausalLM, folder: Folder): Promise<void> {
-  const file = "generation_config.json";
-  if (await folder.has(file)) generationConfigs.set(model, await readBytes(folder, file));
+/** A tied head that the checkpoint stores all the same must be the embedding. Throws CheckpointError TIED_DISAGREE. */
+async function checkTies(model: CausalLM, checkpoint: Checkpoint, names: ReadonlyMap<string, string>): Promise<void> {
+  for (const name of model.tiedPaths.map((path) => `${path}.weight`)) {
+    if (!checkpoint.tensors.has(name)) continue;
+    const table = names.get(`${model.embeddingPath}.weight`)!;
+    const [head, embedding] = [await checkpoint.read(name), await checkpoint.read(table)];
+    if (head.bytes.length === embedding.bytes.length && head.bytes.every((x, i) => x === embedding.bytes[i])) continue;
+    throw new CheckpointError(
+      "TIED_DISAGREE",
+      `${checkpoint.name}: "${name}" must equal "${table}", to which the config ties it, found other values; ` +
+        `set tie_word_embeddings to false to keep both`,
+      { name, table },
+    );
+  }
 }
 
-/** Writes config.json, model.safetensors and, where the model came with one, generation_config.json; a tied head is not stored. */
-export async function savePretrained(model: CausalLM, dir: string | Map<string, Uint8Array>): Promise<void> {
-  const tensors = [];
-  for (const [name, t] of stateDict(model)) tensors.push([name, await fromTensor(t)] as const);
-  const generationConfig = generationConfigs.get(model);
-  await writeFolder(
-    dir,
-    new Map<string, Uint8Array | string>([
-      ["config.json", `${stringifyPythonJson(model.config)}\n`],
-      ["model.safetensors", writeSafetensors(tensors)],
-      ...(generationConfig ? ([["generation_config.json", generationConfig]] as const) : []),
-    ]),
-  );
+async function generationConfigOf(folder: Folder) {
+  const file = "generation_config.json";
+  return (await folder.has(file))
+    ? parseGenerationConfig(await readText(folder, file), `${folder.name}/${file}`)
+    : null;
 }

@@ -4,7 +4,7 @@ import { ModelConfigError, type PretrainedConfig } from "./config.ts";
 import { Gpt2LMHeadModel } from "./gpt2.ts";
 import { LlamaForCausalLM } from "./llama.ts";
 
-interface Architecture {
+export interface Architecture {
   readonly create: (config: PretrainedConfig, file: string) => CausalLM;
   /** The class and module that transformers has for it, as adapter files record them. */
   readonly transformers: { readonly base_model_class: string; readonly parent_library: string };

@@ -7,20 +7,27 @@ const loadedSizes = new WeakMap<CausalLM, number>();
 /** Rows of the embedding before the first resize. */
 export const loadedVocabSize = (model: CausalLM): number => loadedSizes.get(model) ?? model.config.vocab_size;
 
+/** The embedding is an adapter's, whose rows belong to the table as it is. */
+export class AdaptedEmbeddingError extends Error {
+  override readonly name = "AdaptedEmbeddingError";
+  readonly path: string;
+
+  constructor(op: string, path: string) {
+    super(`${op}: ${path} must be a plain Embedding, got an adapter's; unload it first`);
+    this.path = path;
+  }
+}
+
 /**
  * Grows or shrinks the embedding and an untied head to n rows and sets config.vocab_size. New rows are the mean of the old ones
  * (biases too), so that no new token is likelier than an average one. Hewitt 2021, "Initializing New Word Embeddings for
- * Pretrained Language Models". Throws where an adapter wraps the embedding.
+ * Pretrained Language Models". Throws AdaptedEmbeddingError where an adapter wraps the embedding.
  */
 export function resizeTokenEmbeddings(model: CausalLM, n: number): void {
   if (!Number.isInteger(n) || n < 1) throw new IndexError("resizeTokenEmbeddings", "n must be a positive integer", n);
   const table = model.moduleAt(model.embeddingPath);
   const head = model.moduleAt(model.headPath);
-  if (!(table instanceof Embedding)) {
-    throw new Error(
-      `resizeTokenEmbeddings: ${model.embeddingPath} must be a plain Embedding, got an adapter's; unload it first`,
-    );
-  }
+  if (!(table instanceof Embedding)) throw new AdaptedEmbeddingError("resizeTokenEmbeddings", model.embeddingPath);
   loadedSizes.set(model, loadedVocabSize(model));
   table.weight = resized(table.weight, n);
   if (head instanceof Linear) {

@@ -55,3 +55,30 @@ export function worstExcess(
   }
   return worst;
 }
+
+/** Two layers with grouped queries, an untied head and a vocabulary of 23. */
+export const TINY_LLAMA = {
+  model_type: "llama",
+  vocab_size: 23,
+  hidden_size: 12,
+  intermediate_size: 20,
+  num_hidden_layers: 2,
+  num_attention_heads: 6,
+  num_key_value_heads: 3,
+  head_dim: 4,
+  hidden_act: "silu",
+  rms_norm_eps: 1e-5,
+  max_position_embeddings: 64,
+  rope_theta: 10_000,
+  tie_word_embeddings: false,
+};
+
+/** Two layers, a tied head, 16 positions and a vocabulary of 23. */
+export const TINY_GPT2 = {
+  model_type: "gpt2",
+  vocab_size: 23,
+  n_embd: 12,
+  n_layer: 2,
+  n_head: 3,
+  n_positions: 16,
+};

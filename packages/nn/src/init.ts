@@ -1,8 +1,19 @@
-import { type Shape, type Tensor, assign, defaultBackend, full, mul, randn, Scope, zeros } from "@neolog/tensor";
+import {
+  type Shape,
+  type Tensor,
+  assign,
+  defaultBackend,
+  full,
+  mul,
+  persist,
+  randn,
+  Scope,
+  zeros,
+} from "@neolog/tensor";
 import type { Module } from "./module.ts";
 
 /** Zeros that a checkpoint or an initialiser overwrites; they outlive every scope. */
-export const blank = (shape: Shape): Tensor => zeros(shape, "float32", defaultBackend());
+export const blank = (shape: Shape): Tensor => persist(zeros(shape, "float32", defaultBackend()));
 
 /**
  * GPT-2's initialisation: matrices N(0, std²), biases 0; norm weights (one axis, named "weight") 1.

@@ -11,6 +11,10 @@ export interface RopeParameters {
   readonly attention_factor?: number | undefined;
   readonly beta_fast?: number | undefined;
   readonly beta_slow?: number | undefined;
+  readonly mscale?: number | undefined;
+  readonly mscale_all_dim?: number | undefined;
+  /** Round the borders of yarn's ramp to whole pairs; true by default. */
+  readonly truncate?: boolean | undefined;
 }
 
 export const ROPE_TYPES = ["default", "linear", "dynamic", "llama3", "yarn"] as const;
@@ -72,17 +76,24 @@ function yarnFrequencies(
   headDim: number,
   maxPositions: number,
 ): RopeFrequencies {
-  const { factor = 1, beta_fast = 32, beta_slow = 1, rope_theta } = rope;
+  const { factor = 1, beta_fast = 32, beta_slow = 1, truncate = true, rope_theta } = rope;
   const original = rope.original_max_position_embeddings ?? maxPositions;
   const pairTurning = (turns: number): number =>
     (headDim * Math.log(original / (turns * 2 * Math.PI))) / (2 * Math.log(rope_theta));
-  const low = Math.max(0, Math.floor(pairTurning(beta_fast)));
-  const high = Math.min(headDim - 1, Math.ceil(pairTurning(beta_slow)));
+  const [first, last] = [pairTurning(beta_fast), pairTurning(beta_slow)];
+  const low = Math.max(0, truncate ? Math.floor(first) : first);
+  const high = Math.min(headDim - 1, truncate ? Math.ceil(last) : last);
   const inv_freq = plain.map((frequency, i) => {
     const ramp = Math.min(1, Math.max(0, (i - low) / (high === low ? 0.001 : high - low)));
     return (frequency / factor) * ramp + frequency * (1 - ramp);
   });
-  return { inv_freq, attention_scaling: rope.attention_factor ?? (factor <= 1 ? 1 : 0.1 * Math.log(factor) + 1) };
+  return { inv_freq, attention_scaling: rope.attention_factor ?? yarnScaling(factor, rope) };
+}
+
+/** What keeps the entropy of attention over longer texts; models after DeepSeek-V2 give two weights for it. */
+function yarnScaling(factor: number, { mscale, mscale_all_dim }: RopeParameters): number {
+  const scaling = (weight: number): number => (factor <= 1 ? 1 : 0.1 * weight * Math.log(factor) + 1);
+  return mscale && mscale_all_dim ? scaling(mscale) / scaling(mscale_all_dim) : scaling(1);
 }
 
 /** cos and sin of position × frequency for positions given row by row; each [rows, 1, T, headDim / 2]. */

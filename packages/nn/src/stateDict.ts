@@ -8,7 +8,7 @@ export class StateDictError extends Error {
   readonly unexpected: readonly string[];
   readonly misshapen: readonly string[];
 
-  constructor(missing: readonly string[], unexpected: readonly string[], misshapen: readonly string[]) {
+  constructor(where: string, missing: readonly string[], unexpected: readonly string[], misshapen: readonly string[]) {
     const parts = [
       ["missing", missing],
       ["unexpected", unexpected],
@@ -17,7 +17,7 @@ export class StateDictError extends Error {
     const found = parts
       .filter(([, keys]) => keys.length > 0)
       .map(([what, keys]) => `${keys.length} ${what} (${excerpt(keys)})`);
-    super(`loadStateDict: keys must match the module, got ${found.join(", ")}`);
+    super(`${where}: keys must match the module, got ${found.join(", ")}`);
     this.missing = missing;
     this.unexpected = unexpected;
     this.misshapen = misshapen;
@@ -30,8 +30,12 @@ const excerpt = (keys: readonly string[]): string =>
 /** Every tensor of the module under its checkpoint key; the tensors are the module's own. */
 export const stateDict = (module: Module): Map<string, Tensor> => new Map(module.namedParameters());
 
-/** Compares keys and shapes with the module. Throws StateDictError; changes nothing. */
-export function checkStateDict(module: Module, shapes: ReadonlyMap<string, readonly number[]>): void {
+/** Compares keys and shapes with the module. Throws StateDictError, which begins with `where`; changes nothing. */
+export function checkStateDict(
+  module: Module,
+  shapes: ReadonlyMap<string, readonly number[]>,
+  where = "loadStateDict",
+): void {
   const own = stateDict(module);
   const missing = [...own.keys()].filter((key) => !shapes.has(key));
   const unexpected = [...shapes.keys()].filter((key) => !own.has(key));
@@ -42,7 +46,7 @@ export function checkStateDict(module: Module, shapes: ReadonlyMap<string, reado
       : [];
   });
   if (missing.length + unexpected.length + misshapen.length > 0)
-    throw new StateDictError(missing, unexpected, misshapen);
+    throw new StateDictError(where, missing, unexpected, misshapen);
 }
 
 /** Copies the values into the module's tensors. Strict: throws StateDictError before anything changes. */
