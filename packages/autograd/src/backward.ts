@@ -100,7 +100,7 @@ function propagate(y: Tensor, g: Tensor, grads: Map<Tensor, Tensor>): void {
   using scope = new Scope();
   const { op, inputs, attrs } = y.source!;
   const rule = VJP[op] as Vjp<OpName>;
-  const gradients = rule({ inputs, attrs: attrs as never, y }, g);
+  const gradients = rule({ inputs, attrs, y }, g);
   inputs.forEach((x, i) => {
     const gx = gradients[i];
     if (!gx || typeof x === "number" || !x.tracked) return;

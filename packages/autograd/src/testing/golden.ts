@@ -14,7 +14,7 @@ export interface Stored {
 export function opsFolders(): { readonly name: string; readonly path: string }[] {
   const committed = { name: "fixtures", path: `${root}fixtures/ops` };
   const beside = { name: "golden", path: `${root}../shared/golden/ops` };
-  if (existsSync(beside.path)) return [beside];
+  if (existsSync(beside.path)) return [committed, beside];
   console.log("skipped: ../shared/golden/ops is absent, testing on fixtures/ops alone");
   return [committed];
 }

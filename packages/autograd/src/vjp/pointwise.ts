@@ -34,8 +34,8 @@ const GRADIENT: { readonly [N in Local]: readonly (string | null)[] } = {
   leakyRelu: ["a > 0 ? c : b * c", "a > 0 ? 0 : a * c"],
   elu: ["a > 0 ? c : b * c * exp(a)", "a > 0 ? 0 : c * expm1(a)"],
   silu: ["c * (b + (1 - b) / (1 + exp(-a)))"], // y + σ(x)·(1 − y)
-  gelu: ["c * ((a == 0 ? 0.5 : b / a) + a * exp(-0.5 * a * a) * 0.3989422804014327)"], // y/x is Φ(x), 1/√2π
-  geluTanh: ["a == 0 ? 0.5 * c : c * (b / a + 1.5957691216057308 * b * (1 - b / a) * (1 + 0.134145 * a * a))"], // y/x is (1 + tanh)/2
+  gelu: ["c * ((abs(a) < 1e-30 ? 0.5 : b / a) + a * exp(-0.5 * a * a) * 0.3989422804014327)"], // y/x is Φ(x), 1/√2π
+  geluTanh: ["abs(a) < 1e-30 ? 0.5 * c : c * (b / a + 1.5957691216057308 * b * (1 - b / a) * (1 + 0.134145 * a * a))"], // y/x is (1 + tanh)/2
   quickGelu: ["c * (1.702 * b + (1 - 1.702 * b) / (1 + exp(-1.702 * a)))"],
   add: ["c", "c"],
   sub: ["c", "-c"],
