@@ -1,4 +1,12 @@
-import { type FolderTarget, fromTensor, stringifyPythonJson, writeFolder, writeSafetensors } from "@neolog/checkpoint";
+import {
+  type FileContent,
+  type FolderTarget,
+  STORED_DTYPE,
+  fromTensor,
+  streamSafetensors,
+  stringifyPythonJson,
+  writeFolder,
+} from "@neolog/checkpoint";
 import { stateDict } from "@neolog/nn";
 import type { CausalLM } from "./causalLm.ts";
 
@@ -7,11 +15,13 @@ import type { CausalLM } from "./causalLm.ts";
  * half-written. A tied head is not stored. Throws CheckpointError where the target is a file.
  */
 export async function savePretrained(model: CausalLM, dir: FolderTarget): Promise<void> {
-  const tensors = [];
-  for (const [name, t] of stateDict(model)) tensors.push([name, await fromTensor(t)] as const);
-  const files = new Map<string, Uint8Array | string>([
+  const tensors = [...stateDict(model)].map(([name, t]) => {
+    const read = async (): Promise<Uint8Array> => (await fromTensor(t)).bytes;
+    return [name, { dtype: STORED_DTYPE[t.dtype], shape: t.shape, read }] as const;
+  });
+  const files = new Map<string, FileContent>([
     ["config.json", `${stringifyPythonJson(model.config)}\n`],
-    ["model.safetensors", writeSafetensors(tensors)],
+    ["model.safetensors", streamSafetensors(tensors)],
   ]);
   if (model.generationConfig) files.set("generation_config.json", model.generationConfig.text);
   await writeFolder(dir, files);

@@ -1,0 +1,213 @@
+import { backward } from "@neolog/autograd";
+import { Embedding, Linear, Module, replaceModule, stateDict } from "@neolog/nn";
+import { type Tensor, add, ones } from "@neolog/tensor";
+import { describe, expect, test } from "vitest";
+import { AutoModelForCausalLM } from "./autoModel.ts";
+import type { PretrainedConfig } from "./config.ts";
+import { KvCache } from "./kvCache.ts";
+import { ARCHITECTURES } from "./registry.ts";
+import { AdaptedEmbeddingError } from "./resize.ts";
+import { TINY_GPT2, TINY_LLAMA, worstExcess } from "./testing.ts";
+
+const { fromConfig } = AutoModelForCausalLM;
+const TINY: Readonly<Record<string, PretrainedConfig>> = { gpt2: TINY_GPT2, llama: TINY_LLAMA };
+
+/** Adds one to what the embedding gives, and two to what the tied head gives. */
+class Shifted extends Module {
+  readonly base_layer: Embedding;
+  constructor(base: Module) {
+    super();
+    this.base_layer = base as Embedding;
+  }
+  forward(ids: Int32Array): Tensor {
+    return add(this.base_layer.forward(ids), 1);
+  }
+  unembed(x: Tensor): Tensor {
+    return add(this.base_layer.unembed(x), 2);
+  }
+}
+
+test("every registered architecture has a tiny config here", () => {
+  expect(Object.keys(TINY).toSorted()).toEqual(Object.keys(ARCHITECTURES).toSorted());
+});
+
+describe.each(Object.keys(ARCHITECTURES))("%s", (type) => {
+  const build = (changes: object = {}) => fromConfig({ ...TINY[type]!, ...changes }, { seed: 5, std: 0.3 });
+  const read = (t: Tensor): number[] => [...t.dataSync()];
+
+  test("the same seed gives the same model, another seed another", () => {
+    const values = (seed: number) => fromConfig(TINY[type]!, { seed }).parameters().map(read);
+    expect(values(1)).toEqual(values(1));
+    expect(values(1)).not.toEqual(values(2));
+  });
+
+  test("what wraps the embedding sees the lookup, and the tied head's logits", () => {
+    for (const tie_word_embeddings of [true, false]) {
+      const model = build({ tie_word_embeddings });
+      const input = { input_ids: [[1, 2, 3]], output_hidden_states: true };
+      const before = model.forward(input);
+      replaceModule(model, model.embeddingPath, (base) => new Shifted(base));
+      const after = model.forward(input);
+      const shifted = read(add(before.hidden_states![0]!, 1));
+      expect(worstExcess(read(after.hidden_states![0]!), shifted, { atol: 1e-6 })).toBeLessThanOrEqual(0); // sums in another order
+      const head = model.moduleAt(model.headPath) as Module & { forward(x: Tensor): Tensor };
+      const plain = tie_word_embeddings
+        ? (model.moduleAt(`${model.embeddingPath}.base_layer`) as Embedding).unembed(after.hidden_states!.at(-1)!)
+        : head.forward(after.hidden_states!.at(-1)!);
+      expect(read(after.logits)).toEqual(read(tie_word_embeddings ? add(plain, 2) : plain));
+    }
+  });
+
+  test("a tied head has no parameter; an untied one is the last", () => {
+    expect(stateDict(build({ tie_word_embeddings: true })).has("lm_head.weight")).toBe(false);
+    const untied = build({ tie_word_embeddings: false });
+    expect(stateDict(untied).has("lm_head.weight")).toBe(true);
+    expect(untied.tiedPaths).toEqual([]);
+    expect(build({ tie_word_embeddings: true }).tiedPaths).toEqual(["lm_head"]);
+  });
+
+  test("a query sees neither later tokens nor padding", () => {
+    const model = build();
+    const logits = (ids: number[], mask: number[]) =>
+      read(model.forward({ input_ids: [ids], attention_mask: [mask] }).logits);
+    const [a, b] = [logits([1, 2, 3, 4], [1, 1, 1, 1]), logits([1, 2, 9, 9], [1, 1, 0, 0])];
+    expect(a.slice(0, 2 * 23)).toEqual(b.slice(0, 2 * 23));
+    const [c, d] = [logits([7, 2, 3, 4], [0, 1, 1, 1]), logits([8, 2, 3, 4], [0, 1, 1, 1])];
+    expect(c.slice(23)).toEqual(d.slice(23));
+  });
+
+  test("left padding gives finite gradients", () => {
+    const model = build();
+    for (const p of model.parameters()) p.requiresGrad = true;
+    const { loss } = model.forward({
+      input_ids: [[0, 0, 3, 4]],
+      attention_mask: [[0, 0, 1, 1]],
+      labels: [[-100, -100, 3, 4]],
+    });
+    backward(loss!);
+    for (const [key, p] of stateDict(model)) expect(read(p.grad!).every(Number.isFinite), key).toBe(true);
+  });
+
+  test("logits_to_keep gives the last logits, bit for bit", () => {
+    const model = build();
+    const input = { input_ids: [[1, 2, 3], [4, 5, 6]] }; // prettier-ignore
+    const all = model.forward(input).logits;
+    const kept = model.forward({ ...input, logits_to_keep: 2 }).logits;
+    expect(kept.shape).toEqual([2, 2, 23]);
+    const rows = [1, 2, 4, 5].flatMap((row) => read(all).slice(row * 23, (row + 1) * 23));
+    expect(read(kept)).toEqual(rows);
+    expect(() => model.forward({ ...input, labels: input.input_ids, logits_to_keep: 1 })).toThrow(
+      "forward: labels need the logits of all positions; leave logits_to_keep out",
+    );
+  });
+
+  test("padded batches decode with the cache as without, bit for bit", () => {
+    const model = build();
+    const ids = [[0, 0, 3, 4, 5], [1, 2, 3, 4, 5]]; // prettier-ignore
+    const attention_mask = [[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]]; // prettier-ignore
+    const whole = read(model.forward({ input_ids: ids, attention_mask }).logits);
+    const cache = new KvCache();
+    const head = (n: number, rows: number[][]): number[][] => rows.map((row) => row.slice(0, n));
+    model.forward({ input_ids: head(3, ids), attention_mask: head(3, attention_mask), past_key_values: cache });
+    const rest = model.forward({ input_ids: ids.map((row) => row.slice(3)), attention_mask, past_key_values: cache });
+    const rows = [3, 4, 8, 9].flatMap((row) => whole.slice(row * 23, (row + 1) * 23));
+    expect(read(rest.logits)).toEqual(rows);
+  });
+
+  test("resizing keeps the old rows and adds their mean", () => {
+    const model = build({ tie_word_embeddings: false });
+    const table = (path: string) => (model.moduleAt(path) as Embedding | Linear).weight;
+    const before = [model.embeddingPath, model.headPath].map((path) => read(table(path)));
+    model.resizeTokenEmbeddings(25);
+    expect(model.config.vocab_size).toBe(25);
+    expect(model.forward({ input_ids: [[24]] }).logits.shape).toEqual([1, 1, 25]);
+    [model.embeddingPath, model.headPath].forEach((path, i) => {
+      const after = read(table(path));
+      expect(after.slice(0, 23 * 12)).toEqual(before[i]);
+      for (let j = 0; j < 12; j++) {
+        const mean = before[i]!.filter((_, k) => k % 12 === j).reduce((a, b) => a + b) / 23;
+        expect(after[23 * 12 + j]).toBeCloseTo(mean, 6);
+        expect(after[24 * 12 + j]).toBe(after[23 * 12 + j]);
+      }
+    });
+    model.resizeTokenEmbeddings(23);
+    expect([model.embeddingPath, model.headPath].map((path) => read(table(path)))).toEqual(before);
+  });
+
+  test("resizing refuses sizes that are none, and an adapter's embedding", () => {
+    const model = build();
+    expect(() => model.resizeTokenEmbeddings(0)).toThrow("resizeTokenEmbeddings: n must be a positive integer, got 0");
+    replaceModule(model, model.embeddingPath, (base) => new Shifted(base));
+    expect(() => model.resizeTokenEmbeddings(30)).toThrow(AdaptedEmbeddingError);
+  });
+
+  test.each<[string, object, string]>([
+    ["uneven rows", { input_ids: [[1, 2], [3]] }, "input_ids: rows must have one length; pad them, got [2] and [1]"],
+    ["no ids", { input_ids: [[]] }, "input_ids: at least one row and one column are needed, got [1, 0]"],
+    ["a fraction", { input_ids: [[1.5]] }, "input_ids: values must be integers, got 1.5"],
+    ["an id of no row", { input_ids: [[23]] }, "Embedding: token ids must be in [0, 23), got 23"],
+    ["a negative id", { input_ids: [[-1]] }, "Embedding: token ids must be in [0, 23), got -1"],
+    [
+      "a mask of another size",
+      { input_ids: [[1, 2]], attention_mask: [[1]] },
+      "attention_mask: the size must be [1, 2] to go with input_ids, got [1, 1]",
+    ],
+    [
+      "a label of no column",
+      { input_ids: [[1, 2]], labels: [[1, 23]] },
+      "crossEntropy: targets must be in [0, 23) or -100, got 23",
+    ],
+    ["a tensor of one axis", { input_ids: ones([3], "int32") }, "input_ids: a tensor [B, T] is needed, got [3]"],
+  ])("refuses %s", (_, inputs, message) => {
+    expect(() => build().forward(inputs as never)).toThrow(message);
+  });
+});
+
+describe("configs that we cannot honour are refused", () => {
+  test.each<[object, string]>([
+    [{ ...TINY_LLAMA, hidden_act: "snake" }, '"hidden_act": must be ("gelu" |'],
+    [{ ...TINY_LLAMA, hidden_act: undefined }, '"hidden_act": must be set, found none'],
+    [{ ...TINY_LLAMA, hidden_size: -1 }, '"hidden_size": must be >=1, found -1'],
+    [{ ...TINY_LLAMA, hidden_size: "12" }, '"hidden_size": must be number, found "12"'],
+    [{ ...TINY_LLAMA, pretraining_tp: 2 }, '"pretraining_tp": must be 1, found 2'],
+    [{ ...TINY_LLAMA, num_key_value_heads: 4 }, '"num_key_value_heads": must divide num_attention_heads (6), found 4'],
+    [
+      { ...TINY_LLAMA, head_dim: null, num_attention_heads: 5 },
+      '"num_attention_heads": must divide hidden_size (12), found 5',
+    ],
+    [{ ...TINY_LLAMA, head_dim: 3 }, '"head_dim": must be even for rotary positions, found 3'],
+    [{ ...TINY_LLAMA, pad_token_id: 23 }, '"pad_token_id": must be below vocab_size (23), found 23'],
+    [
+      { ...TINY_LLAMA, rope_scaling: { type: "longrope", factor: 2 } },
+      '"rope_scaling.type": must be ("default" | "linear" | "dynamic" | "llama3" | "yarn"), found "longrope"',
+    ],
+    [
+      { ...TINY_LLAMA, rope_scaling: { type: "linear" } },
+      '"rope_scaling.factor": must be set for rope_type "linear", found none',
+    ],
+    [
+      { ...TINY_LLAMA, rope_parameters: { rope_type: "llama3", factor: 8 } },
+      '"rope_parameters.low_freq_factor": must be set for rope_type "llama3", found none',
+    ],
+    [{ ...TINY_LLAMA, partial_rotary_factor: 0.5 }, '"partial_rotary_factor": must be 1, found 0.5'],
+    [{ ...TINY_GPT2, n_head: 5 }, '"n_head": must divide n_embd (12), found 5'],
+    [{ ...TINY_GPT2, add_cross_attention: true }, '"add_cross_attention": must be false, found true'],
+  ])("%j", (config, message) => {
+    expect(() => fromConfig(config as PretrainedConfig)).toThrow(`config.json: ${message}`);
+  });
+});
+
+test("llama: a negative pad_token_id counts from the end of the table, as in torch", () => {
+  const model = fromConfig({ ...TINY_LLAMA, pad_token_id: -1 });
+  expect((model.moduleAt("model.embed_tokens") as Embedding).padding_idx).toBe(22);
+});
+
+test("gpt2: a layer's scale follows its index where the config says so", () => {
+  const logits = (changes: object) => {
+    const model = fromConfig({ ...TINY_GPT2, ...changes }, { seed: 2, std: 0.5 });
+    return [...model.forward({ input_ids: [[1, 2, 3]] }).logits.dataSync()];
+  };
+  expect(logits({ scale_attn_by_inverse_layer_idx: true, n_layer: 1 })).toEqual(logits({ n_layer: 1 }));
+  expect(logits({ scale_attn_by_inverse_layer_idx: true })).not.toEqual(logits({}));
+  expect(logits({ scale_attn_weights: false })).not.toEqual(logits({}));
+});

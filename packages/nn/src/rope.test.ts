@@ -1,0 +1,108 @@
+import { existsSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { rope, tensor } from "@neolog/tensor";
+import { expectClose } from "@neolog/tensor/testing";
+import { describe, expect, test } from "vitest";
+import { type RopeParameters, ropeAngles, ropeFrequencies } from "./rope.ts";
+
+interface OpCase {
+  readonly name: string;
+  readonly op: string;
+  readonly attrs: {
+    readonly rope_parameters: RopeParameters;
+    readonly head_dim: number;
+    readonly max_position_embeddings: number;
+    readonly seq_len: number | null;
+    readonly attention_scaling: number;
+  };
+  readonly atol: { readonly "out.y": number };
+}
+
+const golden = fileURLToPath(new URL("../../../../shared/golden/ops", import.meta.url));
+const complete = existsSync(golden);
+if (!complete) console.log("skipped: ../shared/golden/ops is absent");
+const { cases } = (complete ? JSON.parse(readFileSync(`${golden}/index.json`, "utf8")) : { cases: [] }) as {
+  readonly cases: readonly OpCase[];
+};
+
+/** The float32 values of one tensor of the reference file. */
+function readGolden(key: string): Float32Array {
+  const bytes = readFileSync(`${golden}/ops.safetensors`);
+  const start = 8 + Number(bytes.readBigUInt64LE(0));
+  const header = JSON.parse(bytes.toString("utf8", 8, start)) as Record<string, { data_offsets: [number, number] }>;
+  const [from, to] = header[key]!.data_offsets;
+  return new Float32Array(Uint8Array.from(bytes.subarray(start + from, start + to)).buffer);
+}
+
+describe.skipIf(!complete)("ropeFrequencies equals transformers'", () => {
+  const recorded = cases.filter(({ op }) => op === "rope_inv_freq");
+
+  test.each(recorded)("$name", ({ name, attrs, atol }) => {
+    const { rope_parameters, head_dim, max_position_embeddings, seq_len, attention_scaling } = attrs;
+    const found = ropeFrequencies(rope_parameters, head_dim, max_position_embeddings, seq_len ?? undefined);
+    expectClose(found.inv_freq, readGolden(`${name}/out.y`), { absolute: atol["out.y"], relative: 1e-6 });
+    expect(found.attention_scaling).toBeCloseTo(attention_scaling, 7);
+  });
+
+  test("all but the default type are recorded", () => {
+    const types = recorded.map(({ attrs }) => attrs.rope_parameters.rope_type).toSorted();
+    expect(types).toEqual(["dynamic", "linear", "llama3", "yarn"]);
+  });
+});
+
+const parameters = (changes: Partial<RopeParameters>): RopeParameters => ({
+  rope_type: "default",
+  rope_theta: 10_000,
+  ...changes,
+});
+
+describe("ropeFrequencies", () => {
+  test("default frequencies fall from 1 by a constant factor", () => {
+    const { inv_freq, attention_scaling } = ropeFrequencies(parameters({}), 8, 64);
+    expectClose(inv_freq, [1, 0.1, 0.01, 0.001], { ulps: 1 });
+    expect(attention_scaling).toBe(1);
+  });
+
+  test("dynamic stretches only what is longer than the model was trained on", () => {
+    const dynamic = parameters({ rope_type: "dynamic", factor: 2 });
+    const short = ropeFrequencies(dynamic, 8, 64, 10).inv_freq;
+    expect(short).toEqual(ropeFrequencies(parameters({}), 8, 64).inv_freq);
+    const long = ropeFrequencies(dynamic, 8, 64, 128).inv_freq;
+    expect(long[0]).toBe(1);
+    expect(long[3]).toBeLessThan(short[3]!);
+  });
+
+  // get_mscale in transformers' modeling_rope_utils: 0.1 · mscale · ln(factor) + 1, and the quotient where both are given.
+  test("yarn scales attention by attention_factor, else by mscale over mscale_all_dim, else by the factor", () => {
+    const scaling = (changes: Partial<RopeParameters>): number =>
+      ropeFrequencies(parameters({ rope_type: "yarn", factor: 4, ...changes }), 8, 64).attention_scaling;
+    expect(scaling({ attention_factor: 0.5, mscale: 2, mscale_all_dim: 1 })).toBe(0.5);
+    expect(scaling({ mscale: 2, mscale_all_dim: 1 })).toBeCloseTo(
+      (0.2 * Math.log(4) + 1) / (0.1 * Math.log(4) + 1),
+      12,
+    );
+    expect(scaling({ mscale: 2 })).toBeCloseTo(0.1 * Math.log(4) + 1, 12);
+    expect(scaling({ factor: 1 })).toBe(1);
+  });
+
+  test("yarn's ramp begins between pairs unless truncated", () => {
+    const yarn = parameters({ rope_type: "yarn", factor: 4, original_max_position_embeddings: 64 });
+    const [whole, exact] = [true, false].map((truncate) => ropeFrequencies({ ...yarn, truncate }, 32, 256).inv_freq);
+    expect(whole).not.toEqual(exact);
+    expect(ropeFrequencies(yarn, 32, 256).inv_freq).toEqual(whole);
+  });
+});
+
+test("scores between rotated queries and keys depend on their distance alone", () => {
+  const frequencies = ropeFrequencies(parameters({}), 4, 64);
+  const rotated = (values: number[], position: number): number[] => {
+    const { cos, sin } = ropeAngles(frequencies, Int32Array.of(position), 1);
+    return [...rope(tensor(values, [1, 1, 1, 4]), cos, sin).dataSync()];
+  };
+  const score = (q: number, k: number): number => {
+    const key = rotated([1, -1, 0.5, 2], k);
+    return rotated([0.3, 0.7, -0.2, 1], q).reduce((sum, x, i) => sum + x * key[i]!, 0);
+  };
+  expect(score(7, 3)).toBeCloseTo(score(24, 20), 5);
+  expect(score(7, 3)).not.toBeCloseTo(score(7, 4), 3);
+});
