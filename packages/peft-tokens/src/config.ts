@@ -128,7 +128,7 @@ export class TrainableTokensConfig {
 
   /** The object of adapter_config.json. */
   toJSON(): Record<string, unknown> {
-    const own: Record<string, unknown> = { ...this };
+    const own = { ...this } as Record<string, unknown>;
     if (!this.#file) return own;
     return Object.fromEntries(
       Object.entries(this.#file).map(([key, value]) => [key, Object.hasOwn(own, key) ? own[key] : value]),

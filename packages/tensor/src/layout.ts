@@ -25,9 +25,9 @@ export function contiguousLayout(shape: Shape, offset = 0): Layout {
 
 /** True when the elements lie one after the other in row-major order; axes of size 1 do not matter. */
 export function isContiguous({ shape, strides }: Layout): boolean {
+  if (shape.includes(0)) return true;
   let expected = 1;
   for (let i = shape.length - 1; i >= 0; i--) {
-    if (shape[i] === 0) return true;
     if (shape[i] !== 1 && strides[i] !== expected) return false;
     expected *= shape[i]!;
   }
@@ -56,6 +56,12 @@ export function broadcastShapes(op: string, ...shapes: Shape[]): Shape {
     }
     return size;
   });
+}
+
+/** True when `shape` broadcasts to `target` as it is. */
+export function broadcastsTo(shape: Shape, target: Shape): boolean {
+  const lead = target.length - shape.length;
+  return lead >= 0 && shape.every((d, i) => d === 1 || d === target[lead + i]);
 }
 
 /** The same elements seen as `shape`: stretched axes get stride 0. `shape` must be a broadcast of the layout's. */

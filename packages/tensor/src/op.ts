@@ -98,6 +98,7 @@ export function execute<N extends OpName>(
   kernel: (backend: Backend, out: View) => void,
 ): Tensor {
   const backend = commonBackend(op, inputs);
+  for (const x of inputs) if (typeof x !== "number") x.view(op);
   const buffer = backend.allocate(dtype, sizeOf(shape));
   try {
     kernel(backend, { buffer, layout: contiguousLayout(shape) });

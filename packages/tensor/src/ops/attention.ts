@@ -1,5 +1,5 @@
-import { ShapeError } from "../errors.ts";
-import { sameShape } from "../layout.ts";
+import { ShapeError, formatShape } from "../errors.ts";
+import { broadcastsTo, sameShape } from "../layout.ts";
 import { fused } from "../op.ts";
 import type { Tensor } from "../tensor.ts";
 import { matmul } from "./matmul.ts";
@@ -34,6 +34,9 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, options
       k.shape,
       v.shape,
     );
+  }
+  if (!broadcastsTo(mask.shape, [B, H, T, S])) {
+    throw new ShapeError("attention", `mask must broadcast to ${formatShape([B, H, T, S])}`, mask.shape);
   }
   const scale = options.scale ?? 1 / Math.sqrt(D);
   const softcap = options.softcap ?? null;

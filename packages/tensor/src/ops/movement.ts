@@ -1,7 +1,7 @@
 import type { DType } from "../dtype.ts";
 import { IndexError, type Shape, ShapeError } from "../errors.ts";
 import {
-  broadcastShapes,
+  broadcastsTo,
   expandLayout,
   isContiguous,
   permuteLayout,
@@ -60,8 +60,7 @@ export function transpose(x: Tensor, first = -2, second = -1): Tensor {
 
 /** x stretched to `shape` by NumPy's rules; nothing is copied. */
 export function expand(x: Tensor, shape: Shape): Tensor {
-  if (!sameShape(broadcastShapes("expand", x.shape, shape), shape))
-    throw new ShapeError("expand", "x must broadcast to shape", x.shape, shape);
+  if (!broadcastsTo(x.shape, shape)) throw new ShapeError("expand", "x must broadcast to shape", x.shape, shape);
   if (sameShape(x.shape, shape)) return x;
   return relayout("expand", x, { shape: x.shape }, expandLayout(x.layout, shape));
 }
@@ -71,6 +70,10 @@ export function slice(x: Tensor, axis: number, start: number, end: number = Infi
   const along = resolveAxis("slice", axis, x.shape);
   const n = x.shape[along]!;
   if (!Number.isInteger(step) || step < 1) throw new IndexError("slice", "step must be a positive integer", step);
+  const fraction = [start, end].find((bound) =>
+    Number.isFinite(bound) ? !Number.isInteger(bound) : Number.isNaN(bound),
+  );
+  if (fraction !== undefined) throw new IndexError("slice", "bounds must be integers", fraction);
   const from = Math.max(0, Math.min(n, start < 0 ? start + n : start));
   const to = Math.max(from, Math.min(n, end < 0 ? end + n : end));
   const size = Math.ceil((to - from) / step);

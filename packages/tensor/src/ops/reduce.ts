@@ -5,8 +5,7 @@ import { contiguousLayout, resolveAxis, sizeOf } from "../layout.ts";
 import { execute, untracked, withContiguous } from "../op.ts";
 import type { Tensor } from "../tensor.ts";
 import { cast, permute, reshape, transpose, unsqueeze } from "./movement.ts";
-import { add, div, equal, exp, greaterEqual, log, square, sub, where } from "./pointwise.ts";
-import { matmul } from "./matmul.ts";
+import { add, div, equal, exp, lessEqual, log, square, sub, where } from "./pointwise.ts";
 import { arange } from "../create.ts";
 
 /** Axes to reduce: one, several, or all when absent. */
@@ -111,10 +110,11 @@ export function argmax(x: Tensor, axis = -1, keepdim = false): Tensor {
   });
 }
 
-/** Running sum along an axis: x · U with U[i, j] = 1 where i ≤ j. */
+/** Running sum along an axis: Σ over j ≤ i of x[j]. */
 export function cumsum(x: Tensor, axis = -1): Tensor {
   const along = resolveAxis("cumsum", axis, x.shape);
+  const last = transpose(x, along, -1);
   const at = arange(x.shape[along]!, "int32", x.backend);
-  const upper = cast(greaterEqual(at, unsqueeze(at, 1)), x.dtype);
-  return transpose(matmul(transpose(x, along, -1), upper), along, -1);
+  const upTo = lessEqual(at, unsqueeze(at, 1)); // [i, j]
+  return transpose(sum(where(upTo, unsqueeze(last, -2), 0), -1), along, -1);
 }

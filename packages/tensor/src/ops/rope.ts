@@ -1,5 +1,5 @@
 import { ShapeError } from "../errors.ts";
-import { broadcastShapes, sameShape } from "../layout.ts";
+import { broadcastsTo, sameShape } from "../layout.ts";
 import { fused } from "../op.ts";
 import type { Tensor } from "../tensor.ts";
 import { cat, reshape, slice, stack } from "./movement.ts";
@@ -13,7 +13,7 @@ import { add, mul, sub } from "./pointwise.ts";
 export function rope(x: Tensor, cos: Tensor, sin: Tensor, interleaved = false): Tensor {
   const half = x.shape.at(-1)! / 2;
   const pairs = [...x.shape.slice(0, -1), half];
-  if (!sameShape(cos.shape, sin.shape) || !sameShape(broadcastShapes("rope", cos.shape, pairs), pairs)) {
+  if (!sameShape(cos.shape, sin.shape) || !broadcastsTo(cos.shape, pairs)) {
     throw new ShapeError(
       "rope",
       "cos and sin must broadcast to x with half its last axis",

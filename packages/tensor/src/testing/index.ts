@@ -1,1 +1,4 @@
-export {};
+export * from "./arbitraries.ts";
+export type { Tolerances } from "./bench.ts";
+export { conformance } from "./conformance.ts";
+export * from "./matchers.ts";

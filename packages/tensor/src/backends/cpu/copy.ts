@@ -8,6 +8,7 @@ import { pointwise } from "./pointwise.ts";
 /** out[i] = x[i] over any strides, converting the dtype; the two may share a buffer. */
 export function copy(out: View, x: View): void {
   const size = sizeOf(out.layout.shape);
+  if (size === 0) return;
   if (out.buffer.dtype === x.buffer.dtype && isContiguous(out.layout) && isContiguous(x.layout)) {
     dataOf(out.buffer).set(dataOf(x.buffer).subarray(x.layout.offset, x.layout.offset + size), out.layout.offset);
   } else if (out.buffer === x.buffer) {

@@ -1,0 +1,62 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { Backend } from "../backend.ts";
+import { ReferenceBackend } from "../backends/reference/backend.ts";
+import type { Bench, Tolerances } from "./bench.ts";
+import { errorsSuite } from "./suites/errors.ts";
+import { exactnessSuite } from "./suites/exactness.ts";
+import { fusedSuite } from "./suites/fused.ts";
+import { matmulSuite } from "./suites/matmul.ts";
+import { movementSuite } from "./suites/movement.ts";
+import { pointwiseSuite } from "./suites/pointwise.ts";
+import { reduceSuite } from "./suites/reduce.ts";
+import { rowsSuite } from "./suites/rows.ts";
+
+/**
+ * Pointwise ops in float64, rounded once: equal to the reference. Sums to half a float32 ulp and what float64 sums may differ by.
+ * Fused ops round their result, and softmax its exponentials, to float32: a few ulps.
+ */
+const DOUBLE_ARITHMETIC: Tolerances = {
+  pointwise: {},
+  sums: 2 ** -23,
+  fused: { relative: 2e-6, absolute: 2e-6 },
+};
+
+/**
+ * The one suite that every backend passes: walks the tables of ops on permuted, sliced, stepped, broadcast, empty and one-element
+ * inputs, NaN and infinities included, and compares with the reference backend.
+ */
+export function conformance(name: string, open: () => Promise<Backend>, tolerances = DOUBLE_ARITHMETIC): void {
+  describe(`conformance of ${name}`, () => {
+    let tested: Backend | null = null;
+    const bench: Bench = {
+      get tested() {
+        return tested!;
+      },
+      reference: new ReferenceBackend(),
+      tolerances,
+    };
+    beforeAll(async () => {
+      tested = await open();
+    });
+
+    test("opens under its name, with nothing allocated", () => {
+      expect(bench.tested.name).toBe(name);
+      expect(bench.tested.live).toBe(0);
+      expect(bench.tested.dtypes).toEqual(expect.arrayContaining(["float32", "int32", "bfloat16", "float16"]));
+    });
+    pointwiseSuite(bench);
+    reduceSuite(bench);
+    matmulSuite(bench);
+    rowsSuite(bench);
+    movementSuite(bench);
+    fusedSuite(bench);
+    exactnessSuite(bench);
+    errorsSuite(bench);
+
+    afterAll(() => {
+      expect(bench.tested.live).toBe(0);
+      expect(bench.tested.bytes.live).toBe(0);
+      expect(bench.tested.bytes.peak).toBeGreaterThan(0);
+    });
+  });
+}

@@ -1,0 +1,135 @@
+import fc from "fast-check";
+import { describe, test } from "vitest";
+import type { Backend } from "../../backend.ts";
+import type { DType } from "../../dtype.ts";
+import { attention } from "../../ops/attention.ts";
+import { crossEntropy, mseLoss, nllLoss } from "../../ops/loss.ts";
+import { cast } from "../../ops/movement.ts";
+import { layerNorm, rmsNorm } from "../../ops/norm.ts";
+import { rope } from "../../ops/rope.ts";
+import { logSoftmax, softmax } from "../../ops/softmax.ts";
+import type { Tensor } from "../../tensor.ts";
+import {
+  type Drawn,
+  broadcastable,
+  drawn,
+  ordinary,
+  positiveSizes,
+  shapes,
+  sizes,
+  withSpecials,
+} from "../arbitraries.ts";
+import { type Bench, agree, always } from "../bench.ts";
+
+const EPS = 1e-3;
+
+/** q [B, H, T, D], k and v of K heads and S keys, and a mask that broadcasts to [B, H, T, S]. */
+const attentionInputs = fc
+  .record({ B: positiveSizes, K: fc.integer({ min: 1, max: 2 }), G: fc.integer({ min: 1, max: 3 }), T: sizes })
+  .chain(({ B, K, G, T }) =>
+    fc.tuple(positiveSizes, fc.integer({ min: 1, max: 9 }), fc.integer({ min: 1, max: 6 })).chain(([D, S, E]) =>
+      fc.tuple(
+        drawn([B, K * G, T, D], ordinary),
+        drawn([B, K, S, D], ordinary),
+        drawn([B, K, S, E], ordinary),
+        broadcastable([B, K * G, T, S]).chain((shape) => drawn(shape, fc.nat(1), "int32")),
+      ),
+    ),
+  );
+
+export function fusedSuite(bench: Bench): void {
+  /** What the backend computes in float32 agrees with the composite that the reference backend computes in float64. */
+  const agreeWithComposite = (
+    run: (on: (x: Drawn) => Tensor, backend: Backend) => Tensor,
+    tolerance = bench.tolerances.fused,
+  ): Promise<void> =>
+    agree(
+      bench,
+      (backend) => {
+        const float = (dtype: DType): DType => (backend === bench.reference && dtype !== "int32" ? "float64" : dtype);
+        return cast(
+          run((x) => x.on(backend, float(x.dtype)), backend),
+          "float32",
+        );
+      },
+      tolerance,
+    );
+
+  describe("fused ops agree with their composites", () => {
+    test.each([
+      ["softmax", softmax],
+      ["logSoftmax", logSoftmax],
+    ])("%s along any axis, with NaN and infinities", async (_, op) => {
+      const choice = shapes(1, 4).chain((shape) => fc.tuple(drawn(shape, withSpecials), fc.nat(shape.length - 1)));
+      await always(choice, ([x, axis]) => agreeWithComposite((on) => op(on(x), axis)), 100);
+    });
+
+    const rows = shapes(1, 3, positiveSizes).chain((shape) => {
+      const width = [shape.at(-1)!];
+      return fc.tuple(drawn(shape, withSpecials), drawn(width, ordinary), drawn(width, ordinary, "bfloat16"));
+    });
+    test("layerNorm", async () => {
+      await always(
+        rows,
+        // rounding of the mean is scaled by up to 1 / √EPS where all elements are alike
+        ([x, weight, bias]) =>
+          agreeWithComposite((on) => layerNorm(on(x), on(weight), on(bias), EPS), {
+            ...bench.tolerances.fused,
+            absolute: 1e-4,
+          }),
+        100,
+      );
+    });
+    test("rmsNorm", async () => {
+      await always(rows, ([x, weight]) => agreeWithComposite((on) => rmsNorm(on(x), on(weight), EPS)), 100);
+    });
+
+    test.each([
+      ["of halves", false],
+      ["interleaved", true],
+    ])("rope, %s, angles broadcast", async (_, interleaved) => {
+      const choice = fc
+        .tuple(shapes(1, 3), positiveSizes)
+        .chain(([lead, half]) =>
+          broadcastable([...lead, half]).chain((angles) =>
+            fc.tuple(drawn([...lead, 2 * half], ordinary), drawn(angles, ordinary), drawn(angles, ordinary)),
+          ),
+        );
+      await always(choice, ([x, cos, sin]) => agreeWithComposite((on) => rope(on(x), on(cos), on(sin), interleaved)));
+    });
+
+    test("attention, masked, with grouped queries", async () => {
+      await always(
+        attentionInputs,
+        ([q, k, v, mask]) => agreeWithComposite((on) => attention(on(q), on(k), on(v), on(mask))),
+        120,
+      );
+    });
+    test("attention with a scale and a soft cap", async () => {
+      await always(attentionInputs, ([q, k, v, mask]) =>
+        agreeWithComposite((on) => attention(on(q), on(k), on(v), on(mask), { scale: 0.7, softcap: 2 })),
+      );
+    });
+
+    const classified = fc.tuple(positiveSizes, positiveSizes).chain(([N, V]) => {
+      const targets = fc.oneof({ weight: 3, arbitrary: fc.nat(V - 1) }, { weight: 1, arbitrary: fc.constant(-100) });
+      return fc.tuple(drawn([N, V], withSpecials), drawn([N], targets, "int32"));
+    });
+    test("crossEntropy, ignored rows left out, NaN when none is counted", async () => {
+      await always(
+        classified,
+        ([logits, targets]) => agreeWithComposite((on) => crossEntropy(on(logits), on(targets))),
+        120,
+      );
+    });
+    test("nllLoss", async () => {
+      await always(classified, ([x, targets]) => agreeWithComposite((on) => nllLoss(on(x), on(targets))));
+    });
+    test("mseLoss", async () => {
+      const pair = shapes(0, 3, positiveSizes).chain((shape) =>
+        fc.tuple(drawn(shape, ordinary), drawn(shape, ordinary)),
+      );
+      await always(pair, ([x, y]) => agreeWithComposite((on) => mseLoss(on(x), on(y))));
+    });
+  });
+}
