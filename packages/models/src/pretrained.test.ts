@@ -74,6 +74,24 @@ describe("saving and loading", () => {
     expect(model.forward({ input_ids: [[1]] }).logits.shape).toEqual([1, 1, 23]);
   });
 
+  test.each([
+    ["gpt2", TINY_GPT2, "transformer.", "h.0.attn.masked_bias"],
+    ["llama", TINY_LLAMA, "model.", "layers.0.self_attn.rotary_emb.inv_freq"],
+  ])("%s: keys without the base model's prefix and known buffers are taken", async (_, config, prefix, buffer) => {
+    const model = fromConfig(config, { seed: 1 });
+    await model.savePretrained(dir);
+    const tensors = [...(await readTensors(dir, "model.safetensors"))].map(
+      ([name, { shape, data }]) =>
+        [
+          name.startsWith(prefix) ? name.slice(prefix.length) : name,
+          { dtype: "F32", shape, bytes: new Uint8Array(Float32Array.from(data).buffer) },
+        ] as const,
+    );
+    await writeFile(file("model.safetensors"), writeSafetensors([...tensors, [buffer, stored([1], 0)]]));
+    const again = stateDict(await fromPretrained(dir));
+    for (const [key, t] of stateDict(model)) expect(again.get(key)!.dataSync(), key).toEqual(t.dataSync());
+  });
+
   test("a tied head that the checkpoint stores besides is taken when it is equal, refused when not", async () => {
     await fromConfig({ ...TINY_LLAMA, tie_word_embeddings: true }, { seed: 1 }).savePretrained(dir);
     const tensors = await readTensors(dir, "model.safetensors");

@@ -86,6 +86,15 @@ describe("ropeFrequencies", () => {
     expect(scaling({ factor: 1 })).toBe(1);
   });
 
+  test("yarn keeps the fastest pairs and slows the slowest by the whole factor", () => {
+    const yarn = parameters({ rope_type: "yarn", factor: 4, original_max_position_embeddings: 64 });
+    const [plain, found] = [parameters({}), yarn].map((p) => ropeFrequencies(p, 32, 256).inv_freq);
+    expect(found![0]).toBe(plain![0]);
+    expect(found![15]! * 4).toBeCloseTo(plain![15]!, 12);
+    const ratios = Array.from(found!, (f, i) => f / plain![i]!);
+    expect(ratios).toEqual(ratios.toSorted((a, b) => b - a));
+  });
+
   test("yarn's ramp begins between pairs unless truncated", () => {
     const yarn = parameters({ rope_type: "yarn", factor: 4, original_max_position_embeddings: 64 });
     const [whole, exact] = [true, false].map((truncate) => ropeFrequencies({ ...yarn, truncate }, 32, 256).inv_freq);
