@@ -18,8 +18,9 @@ export function tensor(
   backend: Backend = defaultBackend(),
 ): Tensor {
   if (sizeOf(shape) !== data.length) throw new ShapeError("tensor", `shape must hold ${data.length} elements`, shape);
+  const host = toHost(data, dtype);
   const t = empty(shape, dtype, backend);
-  backend.write(t.view("tensor").buffer, toHost(data, dtype));
+  backend.write(t.view("tensor").buffer, host);
   return t;
 }
 

@@ -56,7 +56,7 @@ export async function fusedReference(): Promise<Backend> {
   const plain = await openBackend("reference");
   const memory = await openBackend("reference");
   const kernel =
-    <N extends FusedName>(name: N): NonNullable<NonNullable<Backend["fused"]>[N]> =>
+    <N extends FusedName>(name: N): ((out: View, views: readonly View[], attrs: OpAttrs[N]) => void) =>
     (out, views, attrs) => {
       using scope = new Scope();
       const inputs = views.map(({ buffer, layout: { shape, offset } }) =>

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import type { Backend } from "../backend.ts";
 import { tensor } from "../create.ts";
-import type { DType } from "../dtype.ts";
+import { type DType, isStorageDType } from "../dtype.ts";
 import { type Shape, formatShape } from "../errors.ts";
 import { sizeOf } from "../layout.ts";
 import { cast, expand, permute, slice } from "../ops/movement.ts";
@@ -101,8 +101,8 @@ function lying(
     shape,
     dtype,
     on(backend, as = dtype) {
-      const whole = tensor(data, stored, as === "float64" || as === "int32" ? as : "float32", backend);
-      const converted = cast(whole, as);
+      const whole = tensor(data, stored, isStorageDType(dtype) || isStorageDType(as) ? "float32" : as, backend);
+      const converted = cast(isStorageDType(dtype) ? cast(whole, dtype) : whole, as);
       const turned = permute(
         converted,
         shape.map((_, axis) => order.indexOf(axis)),
