@@ -10,7 +10,7 @@ export function nearest(name: string, known: readonly string[], count = 3): stri
     .filter((candidate) => candidate !== "")
     .map((candidate) => ({ candidate, score: distance(candidate) }))
     .filter(({ score }) => score <= Math.max(2, name.length / 2))
-    .sort((a, b) => a.score - b.score)
+    .toSorted((a, b) => a.score - b.score)
     .slice(0, count)
     .map(({ candidate }) => candidate);
 }
