@@ -117,7 +117,7 @@ describe("backward", () => {
     const backend = await openBackend("reference");
     const w = parameter(randn([3, 3], 1, "float32", backend));
     {
-      using scope = new Scope();
+      using _ = new Scope();
       const x = randn([2, 3], 2, "float32", backend);
       const before = backend.live;
       const y = sum(softmax(tanh(matmul(x, w))));
@@ -188,7 +188,7 @@ describe("checkpoint", () => {
   const b = randn([3], 2);
   /** Gradients of the input, a captured parameter and a captured intermediate of a block, with or without recomputation. */
   function gradients(around: (f: (x: Tensor) => Tensor, x: Tensor) => Tensor): number[][] {
-    using scope = new Scope();
+    using _ = new Scope();
     const [x, weight, bias] = [randn([2, 3], 3), mul(w, 1), mul(b, 1)].map(parameter) as [Tensor, Tensor, Tensor];
     const shift = tanh(bias); // made outside the block
     const y = around((t) => softmax(add(matmul(t, weight), shift)), x);
@@ -208,7 +208,7 @@ describe("checkpoint", () => {
   test("keeps only its result", async () => {
     const backend = await openBackend("reference");
     const x = parameter(randn([4], 1, "float32", backend));
-    using scope = new Scope();
+    using _ = new Scope();
     const y = checkpoint((t) => square(tanh(square(tanh(t!)))), x);
     expect(backend.live).toBe(2);
     backward(sum(y));

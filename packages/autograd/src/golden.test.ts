@@ -30,7 +30,7 @@ describe.each(opsFolders())("torch's ops, $name", ({ path }) => {
   });
   describe.each(backends)("$name", (backend) => {
     test.each(ours.map((each) => [each.name, each] as const))("%s", (_, each) => {
-      using scope = new Scope();
+      using _ = new Scope();
       compare(each, stored, backend);
     });
   });

@@ -262,7 +262,7 @@ const withKernels = await fusedReference();
 function checkAll(cases: CaseMaker, on: Backend): void {
   fc.assert(
     fc.property(cases, ({ inputs, f }) => {
-      using scope = new Scope();
+      using _ = new Scope();
       gradcheck(
         f,
         inputs.map((x) => x.on(on, "float64")),

@@ -20,7 +20,7 @@ export function gradcheck(
 ): void {
   const narrow = inputs.find((x) => x.dtype !== "float64");
   if (narrow) throw new DTypeError("gradcheck", "inputs must be float64", narrow.dtype);
-  using scope = new Scope();
+  using _ = new Scope();
   const points = inputs.map((x) => Float64Array.from(x.dataSync()));
   const analytic = gradientsOf(f, inputs);
   inputs.forEach((x, k) => {
@@ -66,7 +66,7 @@ function projected(
   inputs: readonly Tensor[],
   points: readonly Float64Array[],
 ): number {
-  using scope = new Scope();
+  using _ = new Scope();
   return untracked(() => {
     const y = f(...inputs.map((x, k) => tensor(points[k]!, x.shape, "float64", x.backend)));
     return sum(mul(y, weights(y))).dataSync()[0]!;

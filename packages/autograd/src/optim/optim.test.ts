@@ -75,7 +75,7 @@ describe.each(opsFolders())("torch's optimizers, $name", ({ path }) => {
     rates.forEach((rate, step) => expect(0.2 * factor(step)).toBeCloseTo(rate, 12));
   });
   test.each(golden.clip_grad_norm)("$name", ({ name, max_norm, total_norm }) => {
-    using scope = new Scope();
+    using _ = new Scope();
     const given = [...stored.keys()].filter((key) => key.startsWith(`${name}/in.`));
     const params = given.map((key) => {
       const p = parameter(load(key));

@@ -47,7 +47,7 @@ export abstract class Optimizer {
     untracked(() => {
       for (const p of this.params) {
         if (!p.grad) continue;
-        using scope = new Scope();
+        using _ = new Scope();
         const state = this.#stateOf(p);
         state.step++;
         this.update(p, p.grad, state);

@@ -1,9 +1,11 @@
 import {
+  type View,
   type Backend,
   type FusedName,
   type OpAttrs,
   Scope,
   type Tensor,
+  type View,
   attention,
   crossEntropy,
   layerNorm,
@@ -56,9 +58,9 @@ export async function fusedReference(): Promise<Backend> {
   const plain = await openBackend("reference");
   const memory = await openBackend("reference");
   const kernel =
-    <N extends FusedName>(name: N): ((out: View, views: readonly View[], attrs: OpAttrs[N]) => void) =>
-    (out, views, attrs) => {
-      using scope = new Scope();
+    <N extends FusedName>(name: N) =>
+    (out: View, views: readonly View[], attrs: OpAttrs[N]): void => {
+      using _ = new Scope();
       const inputs = views.map(({ buffer, layout: { shape, offset } }) =>
         tensor(memory.readSync!(buffer, offset, sizeOf(shape)), shape, buffer.dtype, plain),
       );
