@@ -38,7 +38,7 @@ import {
   tensor,
 } from "@neolog/tensor";
 import { type Drawn, broadcastable, drawn, positiveSizes, shapes } from "@neolog/tensor/testing";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { GradientError } from "./backward.ts";
 import { checkpoint } from "./checkpoint.ts";

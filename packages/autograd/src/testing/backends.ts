@@ -5,7 +5,6 @@ import {
   type OpAttrs,
   Scope,
   type Tensor,
-  type View,
   attention,
   crossEntropy,
   layerNorm,

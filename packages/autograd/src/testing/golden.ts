@@ -19,7 +19,7 @@ export function opsFolders(): { readonly name: string; readonly path: string }[]
   return [committed];
 }
 
-export const readJson = <T>(path: string): T => JSON.parse(readFileSync(path, "utf8")) as T;
+export const readJson = (path: string): unknown => JSON.parse(readFileSync(path, "utf8"));
 
 /** Every tensor of a safetensors file. */
 export function readSafetensors(path: string): Map<string, Stored> {
