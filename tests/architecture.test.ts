@@ -59,7 +59,12 @@ describe.each(Object.entries(ALLOWED))("%s", (workspace, allowed) => {
     const missing = shipped.flatMap((file) =>
       imports(file)
         .filter((name) => !name.startsWith(".") && !name.startsWith("node:"))
-        .map((name) => name.split("/").slice(0, name.startsWith("@") ? 2 : 1).join("/"))
+        .map((name) =>
+          name
+            .split("/")
+            .slice(0, name.startsWith("@") ? 2 : 1)
+            .join("/"),
+        )
         .filter((name) => !declared.includes(name) && name !== manifest.name)
         .map((name) => `${file} imports ${name}`),
     );

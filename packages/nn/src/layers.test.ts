@@ -65,7 +65,7 @@ describe("layers", () => {
 
   test("RmsNorm divides by the root of the mean square, LayerNorm standardises", () => {
     const weight = tensor([1, 2]);
-    const firstRow = (layer: RmsNorm | LayerNorm): number[] => [...layer.forward(x).dataSync().slice(0, 2)];
+    const firstRow = (layer: RmsNorm | LayerNorm): number[] => Array.from(layer.forward(x).dataSync().slice(0, 2));
     const close = (values: number[]): unknown[] => values.map((value) => expect.closeTo(value, 6) as unknown);
     const rms = Math.sqrt(2.5 + 0.1);
     expect(firstRow(new RmsNorm(weight, 0.1))).toEqual(close([1 / rms, -4 / rms]));

@@ -122,7 +122,7 @@ export async function loadAdapterFiles(
   const targets = resolveTargets(base, config.target_modules);
   const tables = [...tensors].filter(([key]) => key.endsWith(TABLE));
   const needed = Math.max(1 + Math.max(...config.token_indices), ...tables.map(([, { shape }]) => shape[0] ?? 0));
-  const rows = (base.config["vocab_size"] as number) ?? 0;
+  const rows = base.config.vocab_size;
   if (!resize) for (const target of targets) checkRange(config.token_indices, tableOf(peft, target).shape[0]!, target);
   if (tables.length > 0) checkTables(peft, file, tables, resize);
 

@@ -184,7 +184,7 @@ export class PeftModel extends Module {
 
   /** Sets the stored flags; activation stays. */
   setRequiresGrad(names: string | readonly string[], flag = true): void {
-    const adapters = [names].flat().map((name) => this.#known(name as string));
+    const adapters = [names].flat().map((name) => this.#known(name));
     for (const adapter of adapters) adapter.requiresGrad = flag;
     this.#applyRequiresGrad();
   }

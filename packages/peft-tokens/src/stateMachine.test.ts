@@ -336,7 +336,7 @@ class Machine {
       expect(loaded.peftConfig["other"]!.token_indices).toEqual([...ids]);
       const file = files.get(`${name === "default" ? "" : `${name}/`}adapter_model.safetensors`)!;
       expect(file.byteLength).toBeLessThanOrEqual(512 + 2 * ids.length * HIDDEN * 4);
-      for (const t of [...loaded.unload().parameters()]) t.dispose();
+      for (const t of loaded.unload().parameters()) t.dispose();
     }
   }
 

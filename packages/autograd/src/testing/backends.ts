@@ -1,10 +1,10 @@
 import {
-  type View,
   type Backend,
   type FusedName,
   type OpAttrs,
   Scope,
   type Tensor,
+  type View,
   attention,
   crossEntropy,
   layerNorm,

@@ -13,7 +13,7 @@ export function evaluate(node: Node, inputs: readonly number[]): number {
     case "select":
       return evaluate(evaluate(node.condition, inputs) ? node.x : node.y, inputs);
     case "call": {
-      const apply = FUNCTIONS[node.name] as (...args: number[]) => number;
+      const apply: (...args: number[]) => number = FUNCTIONS[node.name];
       return apply(...node.args.map((arg) => evaluate(arg, inputs)));
     }
     case "binary": {

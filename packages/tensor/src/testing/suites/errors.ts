@@ -1,6 +1,5 @@
 import { describe, expect, test } from "vitest";
 import { assign, full, intTensor, tensor, zeros } from "../../create.ts";
-import type { Shape } from "../../errors.ts";
 import { attention } from "../../ops/attention.ts";
 import { crossEntropy } from "../../ops/loss.ts";
 import { matmul, matmulT } from "../../ops/matmul.ts";
