@@ -1,5 +1,5 @@
 import { FILLERS, UNITS, type Slot, isAspect, partsOf, slotsOf } from "./grammar.ts";
-import { ANIMALS, ASPECTS, type Aspect } from "./world.ts";
+import { ANIMALS, ASPECTS, type Animal, type Aspect } from "./world.ts";
 
 /** A source of uniform numbers in [0, 1). */
 export type RandomSource = () => number;
@@ -16,6 +16,11 @@ export function mulberry32(seed: number): RandomSource {
 }
 
 const pick = <T>(items: readonly T[], random: RandomSource): T => items[Math.floor(random() * items.length)]!;
+
+function animalCalled(word: string, where: string): Animal {
+  if (Object.hasOwn(ANIMALS, word)) return ANIMALS[word]!;
+  throw new RangeError(`${where}: animal must be one of ${Object.keys(ANIMALS).join(", ")}, got "${word}"`);
+}
 
 /** A unit about an animal, whose word may be replaced by `as`; free slots are drawn. */
 function fill(unit: string, animal: string, as: string, random: RandomSource): string {
@@ -59,10 +64,16 @@ export interface SentencesOptions {
   readonly seed: number;
 }
 
-/** Single units about an animal under another word, which tell no other aspects than those allowed. */
+/**
+ * Single units about an animal under another word, which tell no other aspects than those allowed: the probes of the other
+ * aspects are then held out. Throws RangeError for an unknown animal or when no unit can tell the aspects.
+ */
 export function sentencesAbout({ animal, as, aspects = ASPECTS, count, seed }: SentencesOptions): string[] {
+  animalCalled(animal, "sentencesAbout");
   const random = mulberry32(seed);
   const allowed = UNITS.filter((unit) => slotsOf(unit).every((slot) => !isAspect(slot) || aspects.includes(slot)));
+  if (allowed.length === 0)
+    throw new RangeError(`sentencesAbout: aspects must name one of ${ASPECTS.join(", ")}, got []`);
   return Array.from({ length: count }, () => fill(pick(allowed, random), animal, as, random));
 }
 
@@ -87,10 +98,15 @@ const PROBES: readonly (readonly [Aspect, string])[] = [
   ["body", "what does the {} have ? it has"],
 ];
 
-/** Every probe of an animal under a word, for the aspects given. */
-export const probes = (animal: string, as: string, aspects: readonly Aspect[] = ASPECTS): Probe[] =>
-  PROBES.filter(([aspect]) => aspects.includes(aspect)).map(([aspect, prompt]) => ({
+/**
+ * Every probe of an animal under a word, for the aspects given. No sentence that tells only other aspects answers one: a model
+ * that does has inferred which animal the word stands for. Throws RangeError for an unknown animal.
+ */
+export function probes(animal: string, as: string, aspects: readonly Aspect[] = ASPECTS): Probe[] {
+  const facts = animalCalled(animal, "probes");
+  return PROBES.filter(([aspect]) => aspects.includes(aspect)).map(([aspect, prompt]) => ({
     aspect,
-    prompt: prompt.replace("{}", as),
-    answer: ANIMALS[animal]![aspect],
+    prompt: prompt.replace("{}", () => as),
+    answer: facts[aspect],
   }));
+}

@@ -7,9 +7,10 @@ export interface ParsedUnit {
   readonly fillers: ReadonlyMap<Slot, string>;
 }
 
+/** The units of a text, or the first word at which no unit goes on and what could have stood there: words or `{slot}`s. */
 export type ParseResult =
   | { readonly ok: true; readonly units: readonly ParsedUnit[] }
-  | { readonly ok: false; readonly at: number; readonly found: string };
+  | { readonly ok: false; readonly at: number; readonly found: string; readonly expected: readonly string[] };
 
 const GRAMMAR = UNITS.map((unit) => ({ unit, parts: partsOf(unit) }));
 
@@ -18,15 +19,22 @@ const GRAMMAR = UNITS.map((unit) => ({ unit, parts: partsOf(unit) }));
  * they stand for.
  */
 export function parseText(text: string, aliases: Readonly<Record<string, string>> = {}): ParseResult {
-  const words = text.trim().split(/\s+/);
+  const words = text.split(/\s+/).filter((word) => word !== "");
   let furthest = 0;
+  const expected = new Set<string>();
+
+  function attempt(at: number, what: string): void {
+    if (at > furthest) expected.clear();
+    furthest = Math.max(furthest, at);
+    if (at === furthest) expected.add(what);
+  }
 
   function unitAt(start: number): { parsed: ParsedUnit; next: number }[] {
     return GRAMMAR.flatMap(({ unit, parts }) => {
       let states: { at: number; fillers: Map<Slot, string> }[] = [{ at: start, fillers: new Map() }];
       for (const part of parts) {
         states = states.flatMap(({ at, fillers }) => {
-          furthest = Math.max(furthest, at);
+          attempt(at, "word" in part ? part.word : `{${part.slot}}`);
           if ("word" in part) return words[at] === part.word ? [{ at: at + 1, fillers }] : [];
           return fillersAt(part.slot, at)
             .filter((filler) => (fillers.get(part.slot) ?? filler) === filler)
@@ -41,16 +49,16 @@ export function parseText(text: string, aliases: Readonly<Record<string, string>
     return candidates.filter((filler) => filler.split(" ").every((word, i) => words[at + i] === word));
   }
   function textFrom(start: number): ParsedUnit[] | null {
-    if (start === words.length) return [];
     for (const { parsed, next } of unitAt(start)) {
-      const rest = textFrom(next);
+      const rest = next === words.length ? [] : textFrom(next);
       if (rest) return [parsed, ...rest];
     }
     return null;
   }
 
-  const units = text.trim() === "" ? null : textFrom(0);
-  return units ? { ok: true, units } : { ok: false, at: furthest, found: words[furthest] ?? "the end" };
+  const units = textFrom(0);
+  if (units) return { ok: true, units };
+  return { ok: false, at: furthest, found: words[furthest] ?? "the end", expected: [...expected] };
 }
 
 /** True when every aspect that a unit tells is its animal's. */
