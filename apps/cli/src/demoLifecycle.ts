@@ -27,7 +27,6 @@ export interface Trained {
 /** Takes the adapter through its life and checks each step bit by bit; writes the merged model. */
 export async function checkLifecycle(report: Report, demo: Trained): Promise<void> {
   const { peft, weight, ids, tokenizer, lesson, original, trained, folders } = demo;
-  const sentences = `${lesson.length} sentences with the new words`;
   const same = (name: string, detail: string, found: readonly TextLogits[], expected: readonly TextLogits[]): void => {
     const { equal, total } = countEqual(found, expected);
     report.check(name, equal === total, `${detail}: ${ratio(equal, total)} logits bit-equal`);

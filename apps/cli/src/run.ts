@@ -27,6 +27,7 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
     .addHelpText("after", "\nneolog <command> --help shows flags and examples.")
     .exitOverride()
     .showSuggestionAfterError()
+    .configureHelp({ minWidthToWrap: 20 })
     .configureOutput({
       writeOut: (text) => io.stdout.write(text),
       writeErr: (text) => io.stderr.write(text),

@@ -87,7 +87,7 @@ export class Tokenizer {
         `${this.#name}: added tokens must not be single_word, found "${singleWord.content}"`,
       );
     }
-    return new Encoder(document, parseJson(this.#config, "tokenizer_config.json") as Record<string, unknown>);
+    return new Encoder(document, parseJson(this.#config, "tokenizer_config.json"));
   }
   #specialId(key: "bos_token" | "eos_token" | "pad_token"): number | undefined {
     const config = JSON.parse(this.#config) as Record<string, string | { content: string } | null>;
