@@ -1,5 +1,6 @@
 import { CheckpointError, openFolder, parseJson, readText, resolveModelFolder, writeFolder } from "@neolog/checkpoint";
 import { Tokenizer as Encoder } from "@huggingface/tokenizers";
+import { type ChatMessage, type ChatTemplateOptions, renderChat } from "./chatTemplate.ts";
 import { type AddedTokenSpec, addTokens } from "./tokenizerFiles.ts";
 
 export interface EncodeOptions {
@@ -11,16 +12,20 @@ export interface DecodeOptions {
   readonly skipSpecialTokens?: boolean;
 }
 
-/** A tokenizer.json with its tokenizer_config.json. Adding tokens edits the documents; everything else in them stays. */
+const CHAT_TEMPLATE = "chat_template.jinja";
+
+/** A tokenizer.json with its tokenizer_config.json and chat_template.jinja. Adding tokens edits the documents; everything else in them stays. */
 export class Tokenizer {
   readonly #name: string;
   readonly #config: string;
+  readonly #chatTemplate: string | null;
   #document: string;
   #encoder: Encoder;
 
-  constructor(document: string, config = "{}", name = "tokenizer.json") {
+  constructor(document: string, config = "{}", name = "tokenizer.json", chatTemplate: string | null = null) {
     this.#name = name;
     this.#config = config;
+    this.#chatTemplate = chatTemplate;
     this.#document = document;
     this.#encoder = this.#build();
   }
@@ -55,6 +60,14 @@ export class Tokenizer {
     return this.#specialId("pad_token");
   }
 
+  /**
+   * A conversation as the text that the model was trained on, special tokens included: encode it without adding any. Throws
+   * CheckpointError where there is no chat template, or where it refuses the messages.
+   */
+  applyChatTemplate(messages: readonly ChatMessage[], options: ChatTemplateOptions = {}): string {
+    return renderChat(messages, this.#config, this.#chatTemplate, options);
+  }
+
   /** Adds tokens, or finds those that are there, and returns their ids. */
   addTokens(tokens: readonly (string | AddedTokenSpec)[]): number[] {
     const specs = tokens.map((token) => (typeof token === "string" ? { content: token } : token));
@@ -65,12 +78,14 @@ export class Tokenizer {
     return ids;
   }
 
-  /** tokenizer.json and tokenizer_config.json as they would be written. */
+  /** tokenizer.json, tokenizer_config.json and, if there is one, chat_template.jinja as they would be written. */
   files(): Map<string, string> {
-    return new Map([
+    const files = new Map([
       ["tokenizer.json", this.#document],
       ["tokenizer_config.json", this.#config],
     ]);
+    if (this.#chatTemplate !== null) files.set(CHAT_TEMPLATE, this.#chatTemplate);
+    return files;
   }
   async savePretrained(dir: string): Promise<void> {
     await writeFolder(dir, this.files());
@@ -96,7 +111,7 @@ export class Tokenizer {
   }
 }
 
-/** Reads tokenizer.json and tokenizer_config.json of a folder or a cached model. */
+/** Reads tokenizer.json, tokenizer_config.json and chat_template.jinja of a folder or a cached model. */
 export const AutoTokenizer = {
   async fromPretrained(dirOrRepo: string): Promise<Tokenizer> {
     const folder = await openFolder(await resolveModelFolder(dirOrRepo));
@@ -105,7 +120,13 @@ export const AutoTokenizer = {
         folder: folder.name,
       });
     }
-    const config = (await folder.has("tokenizer_config.json")) ? await readText(folder, "tokenizer_config.json") : "{}";
-    return new Tokenizer(await readText(folder, "tokenizer.json"), config, `${folder.name}/tokenizer.json`);
+    const textOf = async (file: string): Promise<string | null> =>
+      (await folder.has(file)) ? readText(folder, file) : null;
+    return new Tokenizer(
+      await readText(folder, "tokenizer.json"),
+      (await textOf("tokenizer_config.json")) ?? "{}",
+      `${folder.name}/tokenizer.json`,
+      await textOf(CHAT_TEMPLATE),
+    );
   },
 } as const;
