@@ -1,15 +1,9 @@
 import { CheckpointError } from "@neolog/checkpoint";
 import type { Tokenizer } from "@neolog/models";
 import { readFile, stat } from "node:fs/promises";
+import { encodeChat } from "./chat.ts";
 import { CliError } from "./errors.ts";
-
-/** A row ready for the model; all three have one length. */
-export interface Example {
-  readonly input_ids: readonly number[];
-  readonly attention_mask: readonly number[];
-  /** −100 where nothing is to be predicted. */
-  readonly labels: readonly number[];
-}
+import { type Example, IGNORED, cut, predicted } from "./example.ts";
 
 export interface ReadOptions {
   /** For rows of text; rows of input_ids need none. */
@@ -20,12 +14,10 @@ export interface ReadOptions {
   readonly maxLength?: number | undefined;
 }
 
-const IGNORED = -100;
-
 /**
- * Reads a JSONL file: `{"text"}`, `{"prompt", "completion"}` (the prompt is not predicted, an end token follows the completion) or
- * `{"input_ids", "attention_mask"?, "labels"?}`. Blank lines are skipped, rows that predict nothing are refused. Throws CliError
- * that names file and line.
+ * Reads a JSONL file: `{"text"}`, `{"prompt", "completion"}` (the prompt is not predicted, an end token follows the completion),
+ * `{"messages"}` (only the assistant's turns are predicted) or `{"input_ids", "attention_mask"?, "labels"?}`. Blank lines are
+ * skipped, rows that predict nothing are refused. Throws CliError that names file and line.
  */
 export async function readExamples(file: string, options: ReadOptions): Promise<Example[]> {
   const found = await stat(file).catch(() => null);
@@ -47,8 +39,11 @@ function toExample(line: string, where: string, options: ReadOptions): Example {
     throw new CliError(`${where}: must be a JSON object on one line, got ${(error as Error).message}`);
   }
   const example = cut(encodeRow(row, where, options), options.maxLength);
-  const outside = example.input_ids.find((id) => id < 0 || id >= options.vocabSize);
-  if (outside !== undefined) throw new CliError(`${where}: ids must be in [0, ${options.vocabSize}), got ${outside}`);
+  const { vocabSize } = options;
+  const outside = [...example.input_ids, ...example.labels.filter((label) => label !== IGNORED)].find(
+    (id) => id < 0 || id >= vocabSize,
+  );
+  if (outside !== undefined) throw new CliError(`${where}: ids must be in [0, ${vocabSize}), got ${outside}`);
   if (example.labels.slice(1).every((label) => label === IGNORED)) {
     throw new CliError(`${where}: must give at least one token to predict after the first, got none`);
   }
@@ -56,42 +51,35 @@ function toExample(line: string, where: string, options: ReadOptions): Example {
 }
 
 function encodeRow(row: unknown, where: string, { tokenizer }: ReadOptions): Example {
-  const { text, prompt, completion, input_ids, attention_mask, labels } = (row ?? {}) as Record<string, unknown>;
-  if (input_ids !== undefined) {
-    const ids = integers(input_ids, "input_ids", where);
-    const mask =
-      attention_mask === undefined ? ids.map(() => 1) : integers(attention_mask, "attention_mask", where, ids.length);
-    const wanted = labels === undefined ? ids : integers(labels, "labels", where, ids.length);
-    return {
-      input_ids: ids,
-      attention_mask: mask,
-      labels: wanted.map((label, i) => (mask[i] === 0 ? IGNORED : label)),
-    };
-  }
+  const fields = (row ?? {}) as Record<string, unknown>;
+  const { text, prompt, completion, messages } = fields;
+  if (fields["input_ids"] !== undefined) return tokenized(fields, where);
   const isText = typeof text === "string";
-  if (!isText && (typeof prompt !== "string" || typeof completion !== "string")) {
-    throw new CliError(`${where}: must hold "text", "prompt" and "completion", or "input_ids", got ${keysOf(row)}`);
+  if (!isText && messages === undefined && (typeof prompt !== "string" || typeof completion !== "string")) {
+    throw new CliError(
+      `${where}: must hold "text", "prompt" and "completion", "messages", or "input_ids", got ${keysOf(row)}`,
+    );
   }
   if (!tokenizer) throw new CliError(`${where}: text needs a tokenizer; the model's folder must hold tokenizer.json`);
   if (isText) return predicted(tokenizer.encode(text));
+  if (messages !== undefined) return encodeChat(messages, tokenizer, where);
   const start = tokenizer.encode(prompt as string);
   const end = tokenizer.eosTokenId;
   const rest = tokenizer.encode(completion as string, { addSpecialTokens: false });
   return predicted([...start, ...rest, ...(end === undefined ? [] : [end])], start.length);
 }
 
-/** All positions attended to; those before `from` are not predicted. */
-export const predicted = (ids: readonly number[], from = 0): Example => ({
-  input_ids: ids,
-  attention_mask: ids.map(() => 1),
-  labels: ids.map((id, i) => (i < from ? IGNORED : id)),
-});
-
-const cut = ({ input_ids, attention_mask, labels }: Example, length = Infinity): Example => ({
-  input_ids: input_ids.slice(0, length),
-  attention_mask: attention_mask.slice(0, length),
-  labels: labels.slice(0, length),
-});
+function tokenized({ input_ids, attention_mask, labels }: Record<string, unknown>, where: string): Example {
+  const ids = integers(input_ids, "input_ids", where);
+  const mask =
+    attention_mask === undefined ? ids.map(() => 1) : integers(attention_mask, "attention_mask", where, ids.length);
+  const wanted = labels === undefined ? ids : integers(labels, "labels", where, ids.length);
+  return {
+    input_ids: ids,
+    attention_mask: mask,
+    labels: wanted.map((label, i) => (mask[i] === 0 ? IGNORED : label)),
+  };
+}
 
 function integers(value: unknown, key: string, where: string, length?: number): number[] {
   if (!Array.isArray(value) || !value.every(Number.isSafeInteger)) {
@@ -109,18 +97,3 @@ const keysOf = (row: unknown): string =>
   typeof row === "object" && row !== null && !Array.isArray(row)
     ? `keys ${Object.keys(row).join(", ") || "(none)"}`
     : JSON.stringify(row);
-
-/** Examples as one batch: padded on the right, padding neither attended to nor predicted. Each is [B, longest]. */
-export function collate(
-  examples: readonly Example[],
-  pad = 0,
-): { input_ids: number[][]; attention_mask: number[][]; labels: number[][] } {
-  const length = Math.max(...examples.map(({ input_ids }) => input_ids.length));
-  const padded = (key: keyof Example, fill: number): number[][] =>
-    examples.map((example) => [...example[key], ...Array.from({ length: length - example[key].length }, () => fill)]);
-  return {
-    input_ids: padded("input_ids", pad),
-    attention_mask: padded("attention_mask", 0),
-    labels: padded("labels", IGNORED),
-  };
-}

@@ -1,6 +1,7 @@
 import { Scope, untracked } from "@neolog/tensor";
 import { ADAPTER, BACKEND, DATA, MODEL, command, positiveInteger } from "./command.ts";
-import { type Example, collate, readExamples } from "./data.ts";
+import { readExamples } from "./data.ts";
+import { type Example, collate } from "./example.ts";
 import type { Io } from "./io.ts";
 import { type Loaded, loadModel } from "./load.ts";
 import { Output } from "./output.ts";

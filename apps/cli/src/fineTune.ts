@@ -1,5 +1,5 @@
 import { AdamW, type ScheduleName, backward, schedule } from "@neolog/autograd";
-import { type Example, collate } from "./data.ts";
+import { type Example, collate } from "./example.ts";
 import { type PeftModel, tokenParameters } from "@neolog/peft-tokens";
 import { Random, Scope } from "@neolog/tensor";
 

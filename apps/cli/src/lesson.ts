@@ -1,7 +1,7 @@
 import type { CausalLM, Tokenizer } from "@neolog/models";
 import type { PeftModel } from "@neolog/peft-tokens";
 import { ASPECTS, type Aspect, type Probe, probes, sentencesAbout } from "@neolog/stories";
-import { type Example, predicted } from "./data.ts";
+import { type Example, predicted } from "./example.ts";
 import type { Recipe } from "./fineTune.ts";
 
 /** New words and the animals that they stand for. */

@@ -61,8 +61,8 @@ function byteCharacters(): string[] {
   return Array.from({ length: 256 }, (_, byte) => String.fromCodePoint(printable(byte) ? byte : 256 + others++));
 }
 
-/** A token per byte, and an end token before them. */
-export function byteTokenizer(): Tokenizer {
+/** A token per byte, and an end token before them. `config` adds to tokenizer_config.json. */
+export function byteTokenizer(config: Readonly<Record<string, unknown>> = {}): Tokenizer {
   const end = {
     id: 0,
     content: "<end>",
@@ -83,7 +83,10 @@ export function byteTokenizer(): Tokenizer {
     decoder: byteLevel,
     model: { type: "BPE", vocab, merges: [] },
   };
-  return new Tokenizer(JSON.stringify(document, null, 1), JSON.stringify({ eos_token: "<end>", pad_token: "<end>" }));
+  return new Tokenizer(
+    JSON.stringify(document, null, 1),
+    JSON.stringify({ eos_token: "<end>", pad_token: "<end>", ...config }),
+  );
 }
 
 export const TINY_VOCABULARY = 257;

@@ -18,8 +18,9 @@ import {
   positiveInteger,
   tokenList,
 } from "./command.ts";
-import { type Example, readExamples } from "./data.ts";
+import { readExamples } from "./data.ts";
 import { CliError, UsageError } from "./errors.ts";
+import type { Example } from "./example.ts";
 import { FineTuning, type Recipe } from "./fineTune.ts";
 import type { Io } from "./io.ts";
 import { loadBase, openNamedBackend, tokenizerOf } from "./load.ts";
