@@ -42,7 +42,7 @@ export class Tokenizer {
     return this.#encoder.token_to_id(token);
   }
   idToToken(id: number): string | undefined {
-    return this.#encoder.id_to_token(id);
+    return this.#encoder.get_added_tokens_decoder().get(id)?.content ?? this.#encoder.id_to_token(id);
   }
   /** One more than the largest id, added tokens included. */
   get vocabSize(): number {
@@ -102,13 +102,26 @@ export class Tokenizer {
         `${this.#name}: added tokens must not be single_word, found "${singleWord.content}"`,
       );
     }
-    return new Encoder(document, parseJson(this.#config, "tokenizer_config.json"));
+    return decodingAsWritten(new Encoder(document, parseJson(this.#config, "tokenizer_config.json")));
   }
   #specialId(key: "bos_token" | "eos_token" | "pad_token"): number | undefined {
     const config = JSON.parse(this.#config) as Record<string, string | { content: string } | null>;
     const token = config[key];
     return token ? this.tokenToId(typeof token === "string" ? token : token.content) : undefined;
   }
+}
+
+/**
+ * A normalized token stands in text as the normalizer writes it, "▁<wug>" with the space before it, and decodes to that, as in
+ * Hugging Face's tokenizers; the encoder would decode it to its bare content and lose the space.
+ */
+function decodingAsWritten(encoder: Encoder): Encoder {
+  const { normalizer, model } = encoder;
+  if (!normalizer || !model) return encoder;
+  for (const [id, { content, normalized, special }] of encoder.get_added_tokens_decoder()) {
+    if (normalized && !special) model.vocab[id] = normalizer.normalize(content);
+  }
+  return encoder;
 }
 
 /** Reads tokenizer.json, tokenizer_config.json and chat_template.jinja of a folder or a cached model. */
