@@ -2,12 +2,21 @@ import type { Backend } from "../backend.ts";
 import { BackendError } from "../errors.ts";
 import { CpuBackend } from "./cpu/backend.ts";
 import { ReferenceBackend } from "./reference/backend.ts";
+import { WasmBackend } from "./wasm/backend.ts";
 
 type Opener = (options: Readonly<Record<string, unknown>>) => Backend | Promise<Backend>;
 
 const openers = new Map<string, Opener>([
   ["reference", () => new ReferenceBackend()],
   ["cpu", () => new CpuBackend()],
+  [
+    "wasm",
+    async (options) => {
+      const backend = new WasmBackend(options);
+      await backend.ready();
+      return backend;
+    },
+  ],
 ]);
 let current: Backend | null = null;
 

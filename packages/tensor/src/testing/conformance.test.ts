@@ -1,5 +1,11 @@
 import { openBackend } from "../backends/open.ts";
-import { conformance } from "./conformance.ts";
+import { SINGLE_ARITHMETIC, conformance } from "./conformance.ts";
 
 conformance("reference", () => openBackend("reference"));
 conformance("cpu", () => openBackend("cpu"));
+for (const threads of [1, 2]) {
+  conformance("wasm", () => openBackend("wasm", { threads }), {
+    tolerances: SINGLE_ARITHMETIC,
+    setting: `${threads} threads`,
+  });
+}

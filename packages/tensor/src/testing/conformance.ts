@@ -21,12 +21,23 @@ const DOUBLE_ARITHMETIC: Tolerances = {
   fused: { relative: 2e-6, absolute: 2e-6 },
 };
 
+/** float32 arithmetic: a few ulps each, sums as far off as their number and order make them. */
+export const SINGLE_ARITHMETIC: Tolerances = {
+  pointwise: { ulps: 4, absolute: 1e-37 },
+  sums: 2 ** -21,
+  fused: { relative: 2e-5, absolute: 4e-6 },
+};
+
 /**
  * The one suite that every backend passes: walks the tables of ops on permuted, sliced, stepped, broadcast, empty and one-element
  * inputs, NaN and infinities included, and compares with the reference backend.
  */
-export function conformance(name: string, open: () => Promise<Backend>, tolerances = DOUBLE_ARITHMETIC): void {
-  describe(`conformance of ${name}`, () => {
+export function conformance(
+  name: string,
+  open: () => Promise<Backend>,
+  { tolerances = DOUBLE_ARITHMETIC, setting = "" }: { tolerances?: Tolerances; setting?: string } = {},
+): void {
+  describe(`conformance of ${name}${setting ? `, ${setting}` : ""}`, () => {
     let tested: Backend | null = null;
     const bench: Bench = {
       get tested() {

@@ -1,0 +1,131 @@
+import type { Backend, Buffer, Distribution, Reduction, View } from "../../backend.ts";
+import type { DType, TypedArray } from "../../dtype.ts";
+import { BackendError } from "../../errors.ts";
+import type { FusedName, OpAttrs } from "../../op.ts";
+import * as plain from "../cpu/index.ts";
+import { Engine, isLocalFloat32 } from "./engine.ts";
+import { detectFeatures, hasSimd, setV8Flags } from "./features.ts";
+import type { MemoryReport, WasmBuffer } from "./heap.ts";
+import { layerNorm, rmsNorm } from "./kernels/norm.ts";
+import { MAX_THREADS } from "./layoutOfMemory.ts";
+import { canShareMemory, coreCount } from "./platform.ts";
+
+export interface WasmOptions {
+  /** Threads, the calling one included; as many as there are cores by default. */
+  readonly threads?: number;
+  /** Bytes of buffers at most; unlimited by default. */
+  readonly maxBytes?: number;
+  /** Set V8's flags for faster kernels, for the whole process; off by default. Ask before anything of WebAssembly is compiled. */
+  readonly v8Flags?: boolean;
+}
+
+/**
+ * SIMD WebAssembly on all cores. Kernels are generated from TypeScript when they are first needed; the little that has none
+ * (integer arithmetic, conversions that are rare) runs as the cpu backend's loops on the same memory.
+ */
+export class WasmBackend implements Backend {
+  readonly name = "wasm";
+  readonly exact = true;
+  readonly dtypes: readonly DType[] = ["float32", "int32", "bfloat16", "float16"];
+  readonly fused: NonNullable<Backend["fused"]>;
+  readonly #engine: Engine;
+  readonly #flags: readonly string[];
+
+  /** Throws BackendError where WebAssembly has no SIMD, or for a number of threads that cannot be. */
+  constructor({ threads, maxBytes = Infinity, v8Flags = false }: WasmOptions = {}) {
+    if (!hasSimd()) throw new BackendError("wasm: WebAssembly with SIMD and shared memory must be here; use cpu");
+    if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= MAX_THREADS))
+      throw new BackendError(`wasm: threads must be an integer from 1 to ${MAX_THREADS}, got ${threads}`);
+    this.#flags = v8Flags ? setV8Flags() : [];
+    const all = canShareMemory() ? (threads ?? Math.min(coreCount(), MAX_THREADS)) : 1;
+    this.#engine = new Engine(detectFeatures(), all, maxBytes);
+    this.fused = fusedKernels(this.#engine);
+  }
+
+  get info(): Readonly<Record<string, string | number | boolean>> {
+    const { features, pool } = this.#engine;
+    return {
+      name: "wasm",
+      threads: pool.threads,
+      fusedMultiplyAdd: features.madd,
+      v8Flags: this.#flags.join(" ") || "none",
+    };
+  }
+  get live(): number {
+    return this.#engine.heap.live;
+  }
+  get bytes(): { readonly live: number; readonly peak: number } {
+    return this.#engine.heap.bytes;
+  }
+  /** Bytes in use, at most so far, and reserved; by dtype. */
+  memory(): MemoryReport {
+    return this.#engine.heap.report();
+  }
+  /** Starts the threads and waits for them; without it they start with the first large operation. */
+  ready(): Promise<void> {
+    return this.#engine.pool.ready();
+  }
+  /** Ends the threads. What is computed afterwards runs on the calling one. */
+  close(): Promise<void> {
+    return this.#engine.pool.close();
+  }
+
+  allocate(dtype: DType, length: number): Buffer {
+    return this.#engine.heap.allocate(dtype, length);
+  }
+  write(buffer: Buffer, data: TypedArray, at = 0): void {
+    (buffer as WasmBuffer).data.set(data, at);
+  }
+  readSync(buffer: Buffer, at: number, length: number): TypedArray {
+    return (buffer as WasmBuffer).data.slice(at, at + length);
+  }
+  async read(buffer: Buffer, at: number, length: number): Promise<TypedArray> {
+    return this.readSync(buffer, at, length);
+  }
+  free(buffer: Buffer): void {
+    this.#engine.heap.free(buffer as WasmBuffer);
+  }
+
+  pointwise(expression: string, out: View, inputs: readonly (View | number)[]): void {
+    plain.pointwise(expression, out, inputs);
+  }
+  reduce(reduction: Reduction, out: View, x: View): void {
+    plain.reduce(reduction, out, x);
+  }
+  matmul(out: View, a: View, b: View): void {
+    plain.matmul(out, a, b);
+  }
+  takeRows(out: View, table: View, ids: View): void {
+    plain.takeRows(out, table, ids);
+  }
+  addRows(out: View, rows: View, ids: View): void {
+    plain.addRows(out, rows, ids);
+  }
+  copy(out: View, x: View): void {
+    plain.copy(out, x);
+  }
+  fill(out: View, value: number): void {
+    plain.fill(out, value);
+  }
+  random(distribution: Distribution, out: View, seed: number): void {
+    plain.random(distribution, out, seed);
+  }
+}
+
+type FusedKernels = NonNullable<Backend["fused"]>;
+
+/** The one-pass kernels: SIMD where all operands are float32 in the first memory, else the cpu backend's. */
+function fusedKernels(engine: Engine): FusedKernels {
+  const simd: {
+    readonly [N in FusedName]?: (engine: Engine, out: View, inputs: readonly View[], attrs: OpAttrs[N]) => void;
+  } = { layerNorm, rmsNorm };
+  const kernels = Object.entries(plain.fused).map(([name, slow]) => {
+    const fast = simd[name as FusedName] as ((...args: unknown[]) => void) | undefined;
+    const kernel = (out: View, inputs: readonly View[], attrs: unknown): void => {
+      if (fast && [out, ...inputs].every(isLocalFloat32)) fast(engine, out, inputs, attrs);
+      else (slow as (...args: unknown[]) => void)(out, inputs, attrs);
+    };
+    return [name, kernel];
+  });
+  return Object.fromEntries(kernels) as FusedKernels;
+}

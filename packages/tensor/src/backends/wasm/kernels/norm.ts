@@ -1,0 +1,85 @@
+import type { View } from "../../../backend.ts";
+import type { OpAttrs } from "../../../op.ts";
+import { type Expr, add, at, mul, op } from "../asm/expression.ts";
+import { type Engine, type ModuleDefinition, addressOf, rowsOf } from "../engine.ts";
+import { Vectors } from "../vectors.ts";
+
+/** x / √(mean x² + eps) · weight for each row; x and out [rows, width], weight [width], float32. */
+export function rmsNorm(engine: Engine, out: View, [x, weight]: readonly View[], { eps }: OpAttrs["rmsNorm"]): void {
+  const [items, width] = rowsOf(x!);
+  const args = [addressOf(out), addressOf(x!), addressOf(weight!), width, eps];
+  engine.run(NORM, "rmsNorm", args, { items, work: 4 * width });
+}
+
+/** (x − mean) / √(variance + eps) · weight + bias for each row. */
+export function layerNorm(
+  engine: Engine,
+  out: View,
+  [x, weight, bias]: readonly View[],
+  { eps }: OpAttrs["layerNorm"],
+): void {
+  const [items, width] = rowsOf(x!);
+  const args = [addressOf(out), addressOf(x!), addressOf(weight!), addressOf(bias!), width, eps];
+  engine.run(NORM, "layerNorm", args, { items, work: 6 * width });
+}
+
+const NORM: ModuleDefinition = {
+  build(m, { madd }) {
+    m.kernel(
+      "rmsNorm",
+      { out: "i32", x: "i32", weight: "i32", width: "i32", eps: "f32" },
+      (f, { out, x, weight, width, eps, from, to }) => {
+        const v = new Vectors(f, 4, madd);
+        const row = f.local("i32");
+        f.for(row, from, to, 1, () => {
+          const bytes = f.local("i32", mul(width, 4));
+          const p = f.local("i32", at(x, row, bytes));
+          const end = f.local("i32", add(p, bytes));
+          const squares = v.zeros();
+          v.walk(p, end, [], (u) => {
+            const a = u.load(p);
+            u.assign(squares, u.madd(a, a, squares));
+          });
+          const scale = v.splat(inverseRoot(v.total(squares), width, eps));
+          f.set(p, at(x, row, bytes));
+          const y = f.local("i32", at(out, row, bytes));
+          const w = f.local("i32", weight);
+          v.walk(p, end, [y, w], (u) => u.store(y, u.mul(u.mul(u.load(p), scale), u.load(w))));
+        });
+      },
+    );
+    m.kernel(
+      "layerNorm",
+      { out: "i32", x: "i32", weight: "i32", bias: "i32", width: "i32", eps: "f32" },
+      (f, { out, x, weight, bias, width, eps, from, to }) => {
+        const v = new Vectors(f, 4, madd);
+        const row = f.local("i32");
+        f.for(row, from, to, 1, () => {
+          const bytes = f.local("i32", mul(width, 4));
+          const p = f.local("i32", at(x, row, bytes));
+          const end = f.local("i32", add(p, bytes));
+          const sums = v.zeros();
+          v.walk(p, end, [], (u) => u.assign(sums, u.add(u.load(p), sums)));
+          const mean = v.splat(op("f32.div", v.total(sums), op("f32.convert_i32_s", width)));
+          f.set(p, at(x, row, bytes));
+          const squares = v.zeros();
+          v.walk(p, end, [], (u) => {
+            const centred = u.inRow(u.sub(u.load(p), mean));
+            u.assign(squares, u.madd(centred, centred, squares));
+          });
+          const scale = v.splat(inverseRoot(v.total(squares), width, eps));
+          f.set(p, at(x, row, bytes));
+          const y = f.local("i32", at(out, row, bytes));
+          const [w, b] = [f.local("i32", weight), f.local("i32", bias)];
+          v.walk(p, end, [y, w, b], (u) =>
+            u.store(y, u.madd(u.mul(u.sub(u.load(p), mean), scale), u.load(w), u.load(b))),
+          );
+        });
+      },
+    );
+  },
+};
+
+/** 1 / √(squares / width + eps) */
+const inverseRoot = (squares: Expr, width: Expr, eps: Expr): Expr =>
+  op("f32.div", 1, op("f32.sqrt", op("f32.add", op("f32.div", squares, op("f32.convert_i32_s", width)), eps)));
