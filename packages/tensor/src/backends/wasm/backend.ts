@@ -1,12 +1,16 @@
 import type { Backend, Buffer, Distribution, Reduction, View } from "../../backend.ts";
 import type { DType, TypedArray } from "../../dtype.ts";
 import { BackendError } from "../../errors.ts";
-import type { FusedName, OpAttrs } from "../../op.ts";
 import * as plain from "../cpu/index.ts";
-import { Engine, isLocalFloat32 } from "./engine.ts";
+import { Engine } from "./engine.ts";
 import { detectFeatures, hasSimd, setV8Flags } from "./features.ts";
 import type { MemoryReport, WasmBuffer } from "./heap.ts";
-import { layerNorm, rmsNorm } from "./kernels/norm.ts";
+import { copy } from "./kernels/copy.ts";
+import { fusedKernels } from "./kernels/fused.ts";
+import { matmul } from "./kernels/matmul.ts";
+import { pointwise } from "./kernels/pointwise.ts";
+import { reduce } from "./kernels/reduce.ts";
+import { addRows, takeRows } from "./kernels/rows.ts";
 import { MAX_THREADS } from "./layoutOfMemory.ts";
 import { canShareMemory, coreCount } from "./platform.ts";
 
@@ -87,22 +91,22 @@ export class WasmBackend implements Backend {
   }
 
   pointwise(expression: string, out: View, inputs: readonly (View | number)[]): void {
-    plain.pointwise(expression, out, inputs);
+    if (!pointwise(this.#engine, expression, out, inputs)) plain.pointwise(expression, out, inputs);
   }
   reduce(reduction: Reduction, out: View, x: View): void {
-    plain.reduce(reduction, out, x);
+    if (!reduce(this.#engine, reduction, out, x)) plain.reduce(reduction, out, x);
   }
   matmul(out: View, a: View, b: View): void {
-    plain.matmul(out, a, b);
+    if (!matmul(this.#engine, out, a, b)) plain.matmul(out, a, b);
   }
   takeRows(out: View, table: View, ids: View): void {
-    plain.takeRows(out, table, ids);
+    if (!takeRows(this.#engine, out, table, ids)) plain.takeRows(out, table, ids);
   }
   addRows(out: View, rows: View, ids: View): void {
-    plain.addRows(out, rows, ids);
+    if (!addRows(this.#engine, out, rows, ids)) plain.addRows(out, rows, ids);
   }
   copy(out: View, x: View): void {
-    plain.copy(out, x);
+    if (!copy(this.#engine, out, x)) plain.copy(out, x);
   }
   fill(out: View, value: number): void {
     plain.fill(out, value);
@@ -110,22 +114,4 @@ export class WasmBackend implements Backend {
   random(distribution: Distribution, out: View, seed: number): void {
     plain.random(distribution, out, seed);
   }
-}
-
-type FusedKernels = NonNullable<Backend["fused"]>;
-
-/** The one-pass kernels: SIMD where all operands are float32 in the first memory, else the cpu backend's. */
-function fusedKernels(engine: Engine): FusedKernels {
-  const simd: {
-    readonly [N in FusedName]?: (engine: Engine, out: View, inputs: readonly View[], attrs: OpAttrs[N]) => void;
-  } = { layerNorm, rmsNorm };
-  const kernels = Object.entries(plain.fused).map(([name, slow]) => {
-    const fast = simd[name as FusedName] as ((...args: unknown[]) => void) | undefined;
-    const kernel = (out: View, inputs: readonly View[], attrs: unknown): void => {
-      if (fast && [out, ...inputs].every(isLocalFloat32)) fast(engine, out, inputs, attrs);
-      else (slow as (...args: unknown[]) => void)(out, inputs, attrs);
-    };
-    return [name, kernel];
-  });
-  return Object.fromEntries(kernels) as FusedKernels;
 }
