@@ -21,7 +21,7 @@ import {
 } from "./demoReport.ts";
 import { CliError } from "./errors.ts";
 import { FineTuning } from "./fineTune.ts";
-import type { Io } from "./io.ts";
+import { type Io, breathe } from "./io.ts";
 import { RECIPE, WORDS, answerHeldOut, lessonExamples, lessonSentences, tokenOf, write } from "./lesson.ts";
 import { Output } from "./output.ts";
 import { checkTarget, publish } from "./publish.ts";
@@ -82,13 +82,15 @@ async function demo(output: Output, out: string): Promise<void> {
   report.lines(peft.trainableLine());
   const run = new FineTuning(peft, lessonExamples(tokenizer), RECIPE);
   const progress = output.progress("   training", RECIPE.steps);
-  while (!run.done) {
-    output.io.signal?.throwIfAborted();
-    progress.update(run.step + 1, `loss ${(await run.next()).toFixed(3)}`);
-    // lets the bar redraw and signals arrive between steps
-    await new Promise(setImmediate);
+  try {
+    while (!run.done) {
+      output.io.signal?.throwIfAborted();
+      progress.update(run.step + 1, `loss ${(await run.next()).toFixed(3)}`);
+      await breathe();
+    }
+  } finally {
+    progress.stop();
   }
-  progress.stop();
   run.dispose();
   showTraining(report, run.losses);
 

@@ -42,9 +42,10 @@ const EXPECTED = [
 /** Says in one line on stderr why a command failed, and gives its exit code. NEOLOG_DEBUG=1 adds the stack. */
 export function report(error: unknown, { stderr, env }: Io): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? DONE : WRONG_USAGE;
-  const message = oneLine(error instanceof Error ? error.message : String(error));
+  const stopped = error instanceof Error && error.name === "AbortError";
+  const message = stopped ? "stopped" : oneLine(error instanceof Error ? error.message : String(error));
   const prefix = painter(stderr, env)("red", "error:");
-  const hint = isExpected(error) || env["NEOLOG_DEBUG"] ? "" : " (unexpected; NEOLOG_DEBUG=1 shows where)";
+  const hint = stopped || isExpected(error) || env["NEOLOG_DEBUG"] ? "" : " (unexpected; NEOLOG_DEBUG=1 shows where)";
   stderr.write(`${prefix} ${message}${hint}\n`);
   if (env["NEOLOG_DEBUG"] && error instanceof Error) stderr.write(`${error.stack}\n`);
   return error instanceof UsageError ? WRONG_USAGE : FAILED;

@@ -2,10 +2,9 @@ import { Scope, untracked } from "@neolog/tensor";
 import { ADAPTER, BACKEND, DATA, MODEL, command, positiveInteger } from "./command.ts";
 import { readExamples } from "./data.ts";
 import { type Example, collate } from "./example.ts";
-import type { Io } from "./io.ts";
+import { type Io, breathe } from "./io.ts";
 import { type Loaded, loadModel } from "./load.ts";
 import { Output } from "./output.ts";
-import type { Progress } from "./progress.ts";
 import { columns, thousands } from "./text.ts";
 
 /** neolog eval: mean loss per predicted token of a file. */
@@ -26,8 +25,10 @@ export const evalCommand = (io: Io) =>
       const { vocab_size } = base.config;
       const examples = await readExamples(flags.data, { tokenizer, vocabSize: vocab_size, maxLength: flags.maxLength });
       const progress = output.progress("rows", examples.length);
-      const { loss, tokens } = await meanLoss(model, examples, flags.batchSize, progress);
-      progress.stop();
+      const { loss, tokens } = await meanLoss(model, examples, flags.batchSize, {
+        signal: io.signal,
+        onProgress: (done) => progress.update(done),
+      }).finally(() => progress.stop());
       const perplexity = Math.exp(loss);
       output.result(
         { loss, perplexity, tokens },
@@ -39,12 +40,17 @@ export const evalCommand = (io: Io) =>
       );
     });
 
+interface MeanLossOptions {
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: (examples: number) => void;
+}
+
 /** Mean cross entropy over all predicted tokens, whatever batches they fall into. */
-export async function meanLoss(
+async function meanLoss(
   model: Loaded["model"],
   examples: readonly Example[],
   batchSize: number,
-  progress?: Progress,
+  { signal, onProgress }: MeanLossOptions = {},
 ): Promise<{ loss: number; tokens: number }> {
   let total = 0;
   let tokens = 0;
@@ -55,7 +61,9 @@ export async function meanLoss(
     const count = batch.reduce((sum, { labels }) => sum + labels.slice(1).filter((label) => label >= 0).length, 0);
     total += (await loss!.item()) * count;
     tokens += count;
-    progress?.update(start + batch.length);
+    onProgress?.(start + batch.length);
+    await breathe();
+    signal?.throwIfAborted();
   }
   return { loss: total / tokens, tokens };
 }

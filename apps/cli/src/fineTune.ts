@@ -1,4 +1,5 @@
 import { AdamW, type ScheduleName, backward, schedule } from "@neolog/autograd";
+import { CliError } from "./errors.ts";
 import { type Example, collate } from "./example.ts";
 import { type PeftModel, tokenParameters } from "@neolog/peft-tokens";
 import { Random, Scope } from "@neolog/tensor";
@@ -53,7 +54,7 @@ export class FineTuning {
     return this.step >= this.recipe.steps;
   }
 
-  /** One batch forward, backward and into the rows; → its loss before the update. */
+  /** One batch forward, backward and into the rows; → its loss before the update. Throws CliError where that is no number. */
   async next(): Promise<number> {
     using _scope = new Scope();
     const batch = batchAt(this.step, this.#examples.length, this.recipe).map((i) => this.#examples[i]!);
@@ -63,6 +64,9 @@ export class FineTuning {
     this.optimizer.step();
     this.optimizer.zeroGrad();
     const value = await loss!.item();
+    if (!Number.isFinite(value)) {
+      throw new CliError(`the loss must stay a number, got ${value} in step ${this.step + 1}; a lower --lr may help`);
+    }
     this.losses.push(value);
     return value;
   }

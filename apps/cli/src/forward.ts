@@ -2,9 +2,10 @@ import { type StoredTensor, fromTensor, writeSafetensors } from "@neolog/checkpo
 import { Scope, untracked } from "@neolog/tensor";
 import { ADAPTER, BACKEND, MODEL, command } from "./command.ts";
 import { readInputs } from "./inputs.ts";
-import type { Io } from "./io.ts";
+import { type Io, breathe } from "./io.ts";
 import { loadModel } from "./load.ts";
 import { Output } from "./output.ts";
+import { count } from "./text.ts";
 import { checkFileTarget, writeFileAtomically } from "./publish.ts";
 
 /** neolog forward: logits and loss of given ids, for comparing with another implementation. */
@@ -33,22 +34,27 @@ export const forwardCommand = (io: Io) =>
       const tensors = new Map<string, StoredTensor>();
       const losses: Record<string, number> = {};
       const progress = output.progress("batches", batches.length);
-      for (const [i, { prefix, batch }] of batches.entries()) {
-        using _scope = new Scope();
-        const { logits, loss } = untracked(() => model.forward(batch));
-        tensors.set(`${prefix}logits`, await fromTensor(logits));
-        if (loss) {
-          tensors.set(`${prefix}loss`, await fromTensor(loss));
-          losses[prefix.replace(/\/$/, "")] = await loss.item();
+      try {
+        for (const [i, { prefix, batch }] of batches.entries()) {
+          using _scope = new Scope();
+          const { logits, loss } = untracked(() => model.forward(batch));
+          tensors.set(`${prefix}logits`, await fromTensor(logits));
+          if (loss) {
+            tensors.set(`${prefix}loss`, await fromTensor(loss));
+            losses[prefix.replace(/\/$/, "")] = await loss.item();
+          }
+          progress.update(i + 1);
+          await breathe();
+          io.signal?.throwIfAborted();
         }
-        progress.update(i + 1);
+      } finally {
+        progress.stop();
       }
-      progress.stop();
       await writeFileAtomically(flags.out, writeSafetensors(tensors));
       const loss = batches[0]!.prefix === "" ? (losses[""] ?? null) : losses;
       output.result(
         { out: flags.out, loss },
         ...Object.entries(losses).map(([name, value]) => `${name ? `${name}: ` : ""}loss ${value.toFixed(6)}`),
-        `wrote ${flags.out}: ${[...tensors.keys()].length} tensors`,
+        `wrote ${flags.out}: ${count(tensors.size, "tensor")}`,
       );
     });

@@ -28,14 +28,15 @@ export const generateCommand = (io: Io) =>
       const progress = output.progress("tokens", flags.maxNewTokens);
       let count = 0;
       const started = performance.now();
-      const [ids] = await loaded.model.generate({
-        input_ids: [prompt],
-        max_new_tokens: flags.maxNewTokens,
-        ...sampling,
-        signal: io.signal,
-        onToken: () => progress.update(++count),
-      });
-      progress.stop();
+      const [ids] = await loaded.model
+        .generate({
+          input_ids: [prompt],
+          max_new_tokens: flags.maxNewTokens,
+          ...sampling,
+          signal: io.signal,
+          onToken: () => progress.update(++count),
+        })
+        .finally(() => progress.stop());
       const seconds = (performance.now() - started) / 1000;
       const text = tokenizer.decode(ids!);
       output.result({ text, ids, tokens_per_second: count / seconds }, text);

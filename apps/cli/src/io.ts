@@ -16,6 +16,9 @@ export interface Io {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** Lets a bar redraw and signals arrive between two pieces of work. */
+export const breathe = (): Promise<void> => new Promise(setImmediate);
+
 export type Style = Parameters<typeof styleText>[0];
 
 const WIDEST = 100;

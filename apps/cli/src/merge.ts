@@ -4,6 +4,7 @@ import type { Io } from "./io.ts";
 import { loadModel } from "./load.ts";
 import { Output } from "./output.ts";
 import { checkTarget, publish } from "./publish.ts";
+import { count } from "./text.ts";
 
 /** neolog merge: adapter rows written into the table, the result a plain checkpoint. */
 export const mergeCommand = (io: Io) =>
@@ -17,7 +18,7 @@ export const mergeCommand = (io: Io) =>
     .option("--safe-merge", "refuse rows that hold NaN or infinity")
     .action(async (flags) => {
       const output = new Output(io, flags);
-      await checkTarget(flags.out);
+      await checkTarget(flags.out, flags.model, flags.adapter);
       const { peft, tokenizer } = await loadModel(flags, output);
       const ids = peft!.peftConfig["default"]!.token_indices;
       const merged = await peft!.mergeAndUnload({ safeMerge: flags.safeMerge === true });
@@ -32,6 +33,6 @@ export const mergeCommand = (io: Io) =>
           vocab_size: merged.config.vocab_size,
           files: (await readdir(flags.out)).toSorted(),
         },
-        `merged ${ids.length} rows of ${flags.adapter} into ${flags.out} (${merged.config.vocab_size} rows)`,
+        `merged ${count(ids.length, "row")} of ${flags.adapter} into ${flags.out} (${merged.config.vocab_size} rows)`,
       );
     });

@@ -1,11 +1,26 @@
 import { CheckpointError } from "@neolog/checkpoint";
-import { mkdir, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { mkdir, readdir, realpath, rename, rm, stat, writeFile } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import { CliError } from "./errors.ts";
 
-const PARTIAL = ".neolog-partial";
+export const PARTIAL = ".neolog-partial";
 
-/** Throws CheckpointError IS_FILE where `out` cannot become a folder. Writes nothing. */
-export async function checkTarget(out: string): Promise<void> {
+/** Files that a folder of ours may hold or not: what an earlier content left of them must not stay beside a new one. */
+const OPTIONAL = [
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "chat_template.jinja",
+  "generation_config.json",
+  "model.safetensors.index.json",
+] as const;
+
+/** Throws CheckpointError IS_FILE where `out` cannot become a folder, CliError where it is one of `sources`. Writes nothing. */
+export async function checkTarget(out: string, ...sources: readonly string[]): Promise<void> {
+  const real = (path: string): Promise<string> => realpath(path).catch(() => resolve(path));
+  for (const source of sources) {
+    if ((await real(source)) === (await real(out)))
+      throw new CliError(`--out ${out}: must be another folder than those read, got ${source}`);
+  }
   for (let path = out; ; path = dirname(path)) {
     const found = await stat(path).catch(() => null);
     if (found?.isDirectory()) return;
@@ -22,22 +37,25 @@ export async function checkTarget(out: string): Promise<void> {
  */
 export async function publish(out: string, mark: string, write: (dir: string) => Promise<void>): Promise<void> {
   await checkTarget(out);
-  const existing = await readdir(out).catch(() => null);
-  const inPlace = existing !== null && existing.some((name) => name !== PARTIAL);
-  const partial = inPlace ? join(out, PARTIAL) : `${out}${PARTIAL}`;
-  await rm(partial, { recursive: true, force: true });
+  const beside = `${out.replace(/[/\\]+$/, "")}${PARTIAL}`;
+  const inside = join(out, PARTIAL);
+  const existing: string[] = await readdir(out).catch(() => []);
+  const inPlace = existing.some((name) => name !== PARTIAL);
+  const replaces = existing.includes(mark) || existing.includes(PARTIAL);
+  for (const left of [beside, inside]) await rm(left, { recursive: true, force: true });
+  const partial = inPlace ? inside : beside;
   await mkdir(partial, { recursive: true });
   try {
     await write(partial);
-    if (inPlace) await moveInto(out, partial, mark);
+    if (inPlace) await moveInto(out, partial, mark, replaces ? OPTIONAL : []);
     else await rename(partial, out);
   } finally {
     await rm(partial, { recursive: true, force: true });
   }
 }
 
-async function moveInto(out: string, partial: string, mark: string): Promise<void> {
-  await rm(join(out, mark), { force: true });
+async function moveInto(out: string, partial: string, mark: string, stale: readonly string[]): Promise<void> {
+  for (const name of [mark, ...stale]) await rm(join(out, name), { force: true });
   const names = await readdir(partial);
   for (const name of [...names.filter((name) => name !== mark), mark]) {
     await rm(join(out, name), { recursive: true, force: true });

@@ -14,6 +14,7 @@ import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { CliError } from "./errors.ts";
 import type { FineTuning, Recipe } from "./fineTune.ts";
+import { PARTIAL } from "./publish.ts";
 
 const JSON_FILE = "training_state.json";
 const TENSOR_FILE = "training_state.safetensors";
@@ -92,9 +93,12 @@ export async function restoreOptimizer(run: FineTuning, { moments }: SavedRun): 
 
 export const checkpointPath = (out: string, step: number): string => join(out, `checkpoint-${step}`);
 
-/** Removes every checkpoint in `out` that we wrote, except one. */
+/** Removes every checkpoint in `out` that we wrote, whole or begun, except one. */
 export async function removeCheckpoints(out: string, except?: string): Promise<void> {
-  for (const path of await checkpointsIn(out)) if (path !== except) await rm(path, { recursive: true, force: true });
+  const names: string[] = await readdir(out).catch(() => []);
+  const begun = names.filter((name) => name.endsWith(PARTIAL) && CHECKPOINT.test(name.slice(0, -PARTIAL.length)));
+  for (const path of [...(await checkpointsIn(out)), ...begun.map((name) => join(out, name))])
+    if (path !== except) await rm(path, { recursive: true, force: true });
 }
 
 /** Checkpoints with a state of ours, newest first. */

@@ -1,5 +1,5 @@
 import { AutoModelForCausalLM, Tokenizer } from "@neolog/models";
-import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { run } from "./run.ts";
@@ -41,6 +41,10 @@ export async function neolog(argv: readonly string[], at: Surroundings = {}): Pr
   return { code, ...written };
 }
 
+/** `{ steps: 3, json: true }` → `--steps 3 --json` */
+export const flags = (options: Readonly<Record<string, string | number | true>>): string[] =>
+  Object.entries(options).flatMap(([name, value]) => (value === true ? [`--${name}`] : [`--${name}`, String(value)]));
+
 /** A folder of its own that goes with the test. */
 export async function temporaryFolder(): Promise<{ path: string } & AsyncDisposable> {
   const path = await mkdtemp(join(tmpdir(), "neolog-"));
@@ -53,6 +57,14 @@ export const filesOf = async (dir: string): Promise<string[]> =>
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name).slice(dir.length + 1))
     .toSorted();
+
+/** Every file below a folder with its bytes, as text of a byte a character. */
+export async function contentsOf(dir: string): Promise<Record<string, string>> {
+  const files = await filesOf(dir);
+  return Object.fromEntries(
+    await Promise.all(files.map(async (file) => [file, (await readFile(join(dir, file))).toString("latin1")] as const)),
+  );
+}
 
 /** GPT-2's printable stand-ins for the 256 bytes. */
 function byteCharacters(): string[] {

@@ -13,6 +13,9 @@ export function columns(rows: readonly (readonly string[])[], right: readonly nu
 /** `1,312` */
 export const thousands = (n: number): string => n.toLocaleString("en-US");
 
+/** `1 row`, `2,000 rows` */
+export const count = (n: number, noun: string): string => `${thousands(n)} ${noun}${n === 1 ? "" : "s"}`;
+
 /** `784 B`, `12.3 kB`, `4.7 MB`: powers of 1000. */
 export function bytes(n: number): string {
   const units = ["B", "kB", "MB", "GB", "TB"];

@@ -22,7 +22,7 @@ import { readExamples } from "./data.ts";
 import { CliError, UsageError } from "./errors.ts";
 import type { Example } from "./example.ts";
 import { FineTuning, type Recipe } from "./fineTune.ts";
-import type { Io } from "./io.ts";
+import { type Io, breathe } from "./io.ts";
 import { loadBase, openNamedBackend, tokenizerOf } from "./load.ts";
 import { Output } from "./output.ts";
 import { checkTarget, publish } from "./publish.ts";
@@ -34,7 +34,7 @@ import {
   restoreOptimizer,
   writeRunState,
 } from "./runState.ts";
-import { columns, indent, thousands } from "./text.ts";
+import { columns, count, indent, thousands } from "./text.ts";
 
 const DEFAULTS = {
   epochs: 3,
@@ -91,7 +91,7 @@ export const trainCommand = (io: Io) =>
     const started = performance.now();
     if (!flags.tokens && !flags.tokenIndices)
       throw new UsageError("train: --tokens or --token-indices must say which rows train, got neither");
-    await checkTarget(flags.out);
+    await checkTarget(flags.out, flags.model);
     const saved = flags.resume === undefined ? null : await readRunState(flags.resume);
     await openNamedBackend(flags.backend);
 
@@ -147,7 +147,7 @@ export const trainCommand = (io: Io) =>
         all,
         peak_bytes: defaultBackend().bytes.peak,
       },
-      `wrote ${flags.out} after ${run.step} steps, ${seconds.toFixed(1)} s; loss ${run.losses[0]!.toFixed(4)} → ${run.losses.at(-1)!.toFixed(4)}`,
+      `wrote ${flags.out} after ${count(run.step, "step")}, ${seconds.toFixed(1)} s; loss ${run.losses[0]!.toFixed(4)} → ${run.losses.at(-1)!.toFixed(4)}`,
     );
     run.dispose();
   });
@@ -235,15 +235,23 @@ function announce(output: Output, { flags, base, tokenizer, ids, added, examples
   const rows = [
     ["model", `${flags.model} (${base.config.model_type})`],
     ["rows", shown.slice(0, 8).join(", ") + (shown.length > 8 ? `, and ${shown.length - 8} more` : "")],
-    ["data", `${flags.data} (${thousands(examples.length)} rows, ${thousands(tokenCount)} tokens)`],
-    ["steps", `${thousands(run.recipe.steps)} of ${run.recipe.batch_size} rows${resumed}`],
+    ["data", `${flags.data} (${count(examples.length, "row")}, ${count(tokenCount, "token")})`],
+    ["steps", `${thousands(run.recipe.steps)} of ${count(run.recipe.batch_size, "row")}${resumed}`],
   ];
   for (const line of columns(rows)) output.say(line);
   output.say(peft.trainableLine());
   const seen = new Set(examples.flatMap(({ input_ids }) => input_ids));
-  const absent = ids.filter((id) => !seen.has(id)).map((id) => tokenizer?.idToToken(id) ?? String(id));
-  if (absent.length > 0)
-    output.note(`note: ${absent.join(", ")} occurs nowhere in ${flags.data}; it learns only what it is not`);
+  for (const id of ids.filter((id) => !seen.has(id))) output.note(noteOnAbsent(id, tokenizer, flags.data));
+}
+
+function noteOnAbsent(id: number, tokenizer: Tokenizer | null, data: string): string {
+  const token = tokenizer?.idToToken(id);
+  const needsSpace =
+    token && !tokenizer!.encode(`a${token}`).includes(id) && tokenizer!.encode(`a ${token}`).includes(id);
+  return (
+    `note: ${token ?? id} becomes a token nowhere in ${data}; it learns only what it is not` +
+    (needsSpace ? " (this tokenizer finds it only after a space)" : "")
+  );
 }
 
 /** Trains to the last step, with a checkpoint now and then; when the user stops it, one more. Throws CliError then. */
@@ -258,8 +266,7 @@ async function runToEnd(
     while (!run.done) {
       const loss = await run.next();
       progress.update(run.step, `loss ${loss.toFixed(4)}`);
-      // lets the bar redraw and signals arrive between steps
-      await new Promise(setImmediate);
+      await breathe();
       const stopped = output.io.signal?.aborted === true && !run.done;
       if (stopped || (run.step % saveSteps === 0 && !run.done)) await checkpoint();
       if (stopped)
