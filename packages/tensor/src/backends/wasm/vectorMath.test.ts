@@ -1,0 +1,68 @@
+import { describe, expect, test } from "vitest";
+import { ulpsBetween } from "../../testing/matchers.ts";
+import { at } from "./asm/expression.ts";
+import { Engine, type ModuleDefinition } from "./engine.ts";
+import { detectFeatures, setV8Flags } from "./features.ts";
+import { exp, expOfNegative } from "./vectorMath.ts";
+import { type Lanes, Vectors } from "./vectors.ts";
+
+type VectorFunction = (v: Vectors, x: Lanes) => Lanes;
+
+setV8Flags(); // relaxed_madd on Node 20
+
+/** What `apply` gives for float32 numbers. */
+function computed(apply: VectorFunction, madd: boolean, xs: Float32Array): Float32Array {
+  const engine = new Engine({ madd }, 1, Infinity);
+  const [x, y] = [engine.heap.allocate("float32", xs.length), engine.heap.allocate("float32", xs.length)];
+  x.data.set(xs);
+  const definition: ModuleDefinition = {
+    build(m) {
+      m.kernel("apply", { out: "i32", x: "i32" }, (f, { out, x: input, from, to }) => {
+        const [p, q, end] = [f.local("i32", at(input, from, 4)), f.local("i32", out), f.local("i32", at(input, to, 4))];
+        new Vectors(f, 4, madd).walk(p, end, [q], (v) => v.store(q, apply(v, v.load(p))));
+      });
+    },
+  };
+  engine.run(definition, "apply", [y.address, x.address], { items: xs.length, work: 1 });
+  return y.data as Float32Array;
+}
+
+/** Every 4,099th float32 there is, NaNs of many payloads among them, and numbers close together around 0 and ±1. */
+const SAMPLES = Float32Array.from([
+  ...new Float32Array(Uint32Array.from({ length: Math.floor(2 ** 32 / 4099) }, (_, i) => i * 4099).buffer),
+  ...Array.from({ length: 200_001 }, (_, i) => (i - 100_000) / 1000),
+  ...Array.from({ length: 4001 }, (_, i) => 1 + (i - 2000) * 2 ** -22),
+  ...[0, -0, -1, Infinity, -Infinity, NaN, 1e-45, 88.72283, 88.72284, -87.33655, -103.97, -103.98, -104, -105],
+]);
+
+/** Functions with what they mean, how many ULPs they may be off the rounded value, and where. */
+const FUNCTIONS: readonly {
+  readonly apply: VectorFunction;
+  readonly exact: (x: number) => number;
+  readonly ulps: number;
+  readonly domain?: (x: number) => boolean;
+}[] = [
+  { apply: exp, exact: Math.exp, ulps: 1 },
+  { apply: expOfNegative, exact: Math.exp, ulps: 1, domain: (x) => !(x > 0) },
+];
+
+describe.each([false, true])("with relaxed_madd: %s", (madd) => {
+  test.for(FUNCTIONS)("$apply.name over the whole range of float32", (row, context) => {
+    const { apply, exact, ulps, domain = () => true } = row;
+    context.skip(madd && !detectFeatures().madd, "no relaxed_madd here");
+    const xs = SAMPLES.filter(domain);
+    const ys = computed(apply, madd, xs);
+    let worst = 0;
+    xs.forEach((x, i) => {
+      const expected = exact(x);
+      if (expected !== expected || ys[i] !== ys[i]) expect([x, ys[i]]).toEqual([x, NaN]);
+      else worst = Math.max(worst, ulpsBetween(ys[i]!, expected));
+    });
+    expect(worst).toBeLessThanOrEqual(ulps);
+  });
+});
+
+test("exponentials of 0 and −Infinity are exact", () => {
+  const ends = Float32Array.from([0, -0, -Infinity]);
+  for (const apply of [exp, expOfNegative]) expect(Array.from(computed(apply, false, ends))).toEqual([1, 1, 0]);
+});
