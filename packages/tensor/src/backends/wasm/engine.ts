@@ -7,6 +7,7 @@ import { writeConstants } from "./constants.ts";
 import { Heap, WasmBuffer } from "./heap.ts";
 import type { Features } from "./features.ts";
 import { ARGS } from "./layoutOfMemory.ts";
+import type { TileName } from "./gemm/tiles.ts";
 import { type LoadedModule, Pool } from "./pool.ts";
 
 /** Kernels that are compiled together. */
@@ -28,6 +29,8 @@ export class Engine {
   readonly features: Features;
   readonly heap: Heap;
   readonly pool: Pool;
+  /** The register tile of matrix products. */
+  tile: TileName = "4x8";
   readonly #compiled = new Map<ModuleDefinition, Compiled>();
 
   constructor(features: Features, threads: number, maxBytes: number) {
@@ -79,9 +82,9 @@ export class Engine {
     return compiled;
   }
 
-  /** Memory in the first one for the length of `use`. */
-  withTemporary(length: number, use: (address: number) => void): void {
-    const buffer = this.heap.allocate("float32", length);
+  /** `length` float32 in a memory for the length of `use`. */
+  withTemporary(memory: number, length: number, use: (address: number) => void): void {
+    const buffer = this.heap.allocateIn(memory, "float32", length);
     try {
       use(buffer.address);
     } finally {

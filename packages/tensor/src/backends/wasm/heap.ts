@@ -186,19 +186,19 @@ export class Heap {
 
   allocate(dtype: DType, length: number): WasmBuffer {
     const bytes = length * BYTES_PER_ELEMENT[dtype];
-    const full = (): BackendError =>
-      new BackendError(
-        `wasm: out of memory: ${bytes} bytes are needed for ${length} elements of ${dtype}, ${this.#bytes} bytes are in use` +
-          (Number.isFinite(this.#maxBytes) ? ` of at most ${this.#maxBytes}` : ""),
-      );
-    if (this.#bytes + bytes > this.#maxBytes) throw full();
+    if (this.#bytes + bytes > this.#maxBytes) throw this.#full(dtype, length, bytes);
     const half = BYTES_PER_ELEMENT[dtype] === 2;
     const outside = half && bytes >= LARGE && this.#firstBytes + bytes > FIRST_MEMORY_BUDGET;
     const buffer = this.#place(dtype, length, bytes, outside ? 1 : 0) ?? this.#place(dtype, length, bytes, 0);
-    if (!buffer) throw full();
-    this.#count(buffer, 1, bytes);
-    this.#peak = Math.max(this.#peak, this.#bytes);
-    return buffer;
+    if (!buffer) throw this.#full(dtype, length, bytes);
+    return this.#counted(buffer, bytes);
+  }
+  /** The same in one memory. */
+  allocateIn(memory: number, dtype: DType, length: number): WasmBuffer {
+    const bytes = length * BYTES_PER_ELEMENT[dtype];
+    const address = this.#bytes + bytes > this.#maxBytes ? 0 : this.memories[memory]!.allocate(bytes);
+    if (address === 0) throw this.#full(dtype, length, bytes);
+    return this.#counted(new WasmBuffer(dtype, length, this.memories[memory]!, address), bytes);
   }
   free(buffer: WasmBuffer): void {
     const bytes = buffer.length * BYTES_PER_ELEMENT[buffer.dtype];
@@ -226,6 +226,17 @@ export class Heap {
         throw new BackendError(`wasm: a shared memory must be to be had, got ${(error as Error).message}`);
       return null;
     }
+  }
+  #full(dtype: DType, length: number, bytes: number): BackendError {
+    const limit = Number.isFinite(this.#maxBytes) ? ` of at most ${this.#maxBytes}` : "";
+    return new BackendError(
+      `wasm: out of memory: ${bytes} bytes are needed for ${length} elements of ${dtype}, ${this.#bytes} bytes are in use${limit}`,
+    );
+  }
+  #counted(buffer: WasmBuffer, bytes: number): WasmBuffer {
+    this.#count(buffer, 1, bytes);
+    this.#peak = Math.max(this.#peak, this.#bytes);
+    return buffer;
   }
   #count({ dtype, memory }: WasmBuffer, sign: 1 | -1, bytes: number): void {
     this.#live += sign;

@@ -85,11 +85,12 @@ export class Pool {
     }
   }
 
-  /** Starts the workers now and waits until they answer, so that the first job is shared already. */
+  /** Starts the workers, unless they are started already, and waits until they answer: then the first job is shared too. */
   async ready(): Promise<void> {
-    this.#workers ??= this.#start();
+    if (this.#workers) return;
+    this.#workers = this.#start();
     this.#send();
-    await Promise.all(this.#workers.map((worker) => worker.online));
+    await Promise.all(this.#workers.map((worker) => worker.online()));
   }
 
   /** Ends the workers; the pool goes on with the main thread. */
@@ -192,7 +193,8 @@ export class Pool {
 
 /** What Node's and the browsers' workers have in common. */
 interface PortableWorker {
-  readonly online: Promise<void>;
+  /** Settles when the worker has received its first message, or has died. */
+  online(): Promise<void>;
   post(message: WorkerMessage): void;
   terminate(): Promise<void>;
 }
@@ -206,10 +208,14 @@ function startWorker(onEnd: () => void): PortableWorker {
     worker.on("error", onEnd);
     worker.on("exit", onEnd);
     return {
-      online: new Promise((resolve) => {
-        worker.once("online", () => resolve());
-        worker.once("exit", () => resolve());
-      }),
+      online: async () => {
+        worker.ref(); // who waits for it keeps the process alive
+        await new Promise<void>((resolve) => {
+          worker.once("message", () => resolve());
+          worker.once("exit", () => resolve());
+        });
+        worker.unref();
+      },
       post: (message) => worker.postMessage(message, []),
       terminate: async () => {
         await worker.terminate();
@@ -220,7 +226,11 @@ function startWorker(onEnd: () => void): PortableWorker {
   const worker = new Worker(url, { name: "neolog" });
   worker.addEventListener("error", onEnd);
   return {
-    online: Promise.resolve(),
+    online: () =>
+      new Promise((resolve) => {
+        worker.addEventListener("message", () => resolve(), { once: true });
+        worker.addEventListener("error", () => resolve(), { once: true });
+      }),
     post: (message) => worker.postMessage(message, []),
     terminate: async () => {
       worker.terminate();

@@ -51,6 +51,7 @@ const receive = (message) => {
   memories.push(...message.memories);
   modules.push(...message.modules);
   ({ args, scratch } = message);
+  if (version === 0) (port ?? self).postMessage("online");
   control ??= new Int32Array(memories[0].buffer, message.control, ${WORDS});
   version++;
   work();

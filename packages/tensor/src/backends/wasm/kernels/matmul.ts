@@ -1,7 +1,134 @@
 import type { View } from "../../../backend.ts";
-import type { Engine } from "../engine.ts";
+import { BYTES_PER_ELEMENT } from "../../../dtype.ts";
+import { starts } from "../../cpu/strided.ts";
+import { type Engine, memoryOf } from "../engine.ts";
+import { N_BLOCK, packedLength } from "../gemm/gemm.ts";
+import { GEMV_COLUMNS, GEMV_ROWS } from "../gemm/gemv.ts";
+import type { Order } from "../gemm/pack.ts";
+import { readIn, writeIn } from "../gemm/staging.ts";
+import { TILES, columnMultiplier, leftPacker, multiplier, rowMultiplier } from "../gemm/tiles.ts";
+import type { WasmBuffer } from "../heap.ts";
+import type { FloatDType } from "../widening.ts";
 
-/** out = a·b for each batch; true when done, false where no SIMD kernel fits. */
-export function matmul(_engine: Engine, _out: View, _a: View, _b: View): boolean {
-  return false;
+/** Rows of A that are packed at once; a multiple of the rows of every tile. */
+const ROWS_AT_ONCE = 1008;
+/** Rows of an item at least, where rows are shared among threads; a multiple of the rows of every tile. */
+const LEAST_ROWS = 48;
+
+/** A matrix in a memory; steps in bytes. */
+interface Matrix {
+  readonly dtype: FloatDType;
+  readonly memory: number;
+  readonly address: number;
+  readonly rowStep: number;
+  readonly columnStep: number;
+}
+
+interface Sizes {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+}
+
+/**
+ * out = a·b for each batch; a, b float32, bfloat16 or float16 of any strides, in any memory. Every element is one sum over the inner
+ * dimension in ascending order, in blocks of K_BLOCK, on every path: its bytes depend on nothing else of the call. False where there
+ * is nothing to add up, or out is no matrix of contiguous rows.
+ */
+export function matmul(engine: Engine, out: View, a: View, b: View): boolean {
+  const [m, n] = out.layout.shape.slice(-2) as [number, number];
+  const k = a.layout.shape.at(-1)!;
+  if (k === 0 || (n > 1 && out.layout.strides.at(-1) !== 1)) return false;
+  const [outs, as, bs] = [matrices(out), matrices(a), matrices(b)];
+  for (let i = 0; i < outs.length; i++) multiply(engine, outs[i]!, as[i]!, bs[i]!, { m, n, k });
+  return true;
+}
+
+function matrices(view: View): Matrix[] {
+  const { dtype, address } = view.buffer as WasmBuffer;
+  const bytes = BYTES_PER_ELEMENT[dtype];
+  const [rowStep, columnStep] = view.layout.strides.slice(-2).map((stride) => stride * bytes) as [number, number];
+  return starts(view.layout, view.layout.shape.length - 2).map((start) => ({
+    dtype: dtype as FloatDType,
+    memory: memoryOf(view),
+    address: address + start * bytes,
+    rowStep,
+    columnStep,
+  }));
+}
+
+function multiply(engine: Engine, c: Matrix, a: Matrix, b: Matrix, sizes: Sizes): void {
+  const { m, n, k } = sizes;
+  if (m === 1 && vectorTimes(engine, c, a, b, { n, k })) return;
+  if (n === 1 && vectorTimes(engine, transposed(c), transposed(b), transposed(a), { n: m, k })) return;
+  for (let row = 0; row < m; row += ROWS_AT_ONCE) {
+    const rows = { ...sizes, m: Math.min(ROWS_AT_ONCE, m - row) };
+    packedTimes(engine, fromRow(c, row), fromRow(a, row), b, rows);
+  }
+}
+
+const transposed = (x: Matrix): Matrix => ({ ...x, rowStep: x.columnStep, columnStep: x.rowStep });
+const fromRow = (x: Matrix, row: number): Matrix => ({ ...x, address: x.address + row * x.rowStep });
+
+/** C = A·B: packs A, then multiplies where B lies, since weights may be in a memory of their own. */
+function packedTimes(engine: Engine, c: Matrix, a: Matrix, b: Matrix, { m, n, k }: Sizes): void {
+  const { tile, pool } = engine;
+  const { rows } = TILES[tile];
+  const length = packedLength(TILES[tile], m, k);
+  const columnBlocks = Math.ceil(n / N_BLOCK);
+  // blocks of rows too where columns alone would not occupy all threads
+  const rowBlocks = Math.max(1, Math.ceil((4 * pool.threads) / columnBlocks));
+  const blockRows = rowBlocks === 1 ? m : Math.max(LEAST_ROWS, Math.ceil(m / rowBlocks / 12) * 12);
+  engine.withTemporary(a.memory, length, (packed) => {
+    engine.run(
+      leftPacker(tile, a.dtype, orderOf(a.dtype, a.columnStep, a.rowStep)),
+      "packLeft",
+      [packed, a.address, a.rowStep, a.columnStep, m, k],
+      { items: Math.ceil(m / rows), work: rows * k, memory: a.memory },
+    );
+    const left = { memory: a.memory, address: packed, rowStep: 0, rows: 1, columns: length };
+    readIn(engine, b.memory, left, (leftAddress) =>
+      writeIn(engine, b.memory, { ...c, rows: m, columns: n }, (target, cStep) =>
+        engine.run(
+          multiplier(tile, b.dtype, orderOf(b.dtype, b.rowStep, b.columnStep)),
+          "gemm",
+          [leftAddress, b.address, target, m, n, k, b.columnStep, b.rowStep, cStep, columnBlocks, blockRows],
+          {
+            items: columnBlocks * Math.ceil(m / blockRows),
+            work: Math.min(n, N_BLOCK) * blockRows * k,
+            memory: b.memory,
+          },
+        ),
+      ),
+    );
+  });
+}
+
+/** c [1, n] = a [1, k] · b [k, n], reading b once; false where b has no contiguous axis or the vectors are not contiguous float32. */
+function vectorTimes(engine: Engine, c: Matrix, a: Matrix, b: Matrix, { n, k }: Omit<Sizes, "m">): boolean {
+  const order = orderOf(b.dtype, b.rowStep, b.columnStep);
+  const contiguous = a.dtype === "float32" && (k === 1 || a.columnStep === 4) && (n === 1 || c.columnStep === 4);
+  if (order === "strided" || !contiguous) return false;
+  const byRows = order === "alongK";
+  const [definition, name, width] = byRows
+    ? [rowMultiplier(b.dtype), "gemvRows", GEMV_ROWS]
+    : [columnMultiplier(b.dtype), "gemvColumns", GEMV_COLUMNS];
+  const step = byRows ? b.columnStep : b.rowStep;
+  readIn(engine, b.memory, { ...a, rows: 1, columns: k }, (x) =>
+    writeIn(engine, b.memory, { ...c, rows: 1, columns: n }, (out) =>
+      engine.run(definition, name, [out, x, b.address, step, n, k], {
+        items: Math.ceil(n / width),
+        work: width * k,
+        memory: b.memory,
+      }),
+    ),
+  );
+  return true;
+}
+
+/** How panels across the inner axis lie, given the steps along it and along the panel. */
+function orderOf(dtype: FloatDType, kStep: number, panelStep: number): Order {
+  const bytes = BYTES_PER_ELEMENT[dtype];
+  if (kStep === bytes) return "alongK";
+  return panelStep === bytes ? "alongPanel" : "strided";
 }
