@@ -29,6 +29,7 @@ export interface TrainableTokensOptions {
   readonly base_model_name_or_path?: string | null;
   readonly revision?: string | null;
   readonly auto_mapping?: Readonly<Record<string, string>> | null;
+  /** Written into the file; null leaves it out, for PEFT before 0.18. */
   readonly peft_version?: string | null;
 }
 
@@ -115,11 +116,10 @@ export class TrainableTokensConfig {
     return new TrainableTokensConfig(options, file);
   }
 
-  /** The same with its targets named as they were resolved; a config from a file stays as it is. */
+  /** The same with other targets. */
   withTargets(target_modules: string | readonly string[] | null): TrainableTokensConfig {
-    if (this.#file) return this;
     const { peft_type: _, ...options } = { ...this };
-    return new TrainableTokensConfig({ ...options, target_modules });
+    return new TrainableTokensConfig({ ...options, target_modules }, this.#file && { ...this.#file, target_modules });
   }
 
   get isFromFile(): boolean {
@@ -129,7 +129,10 @@ export class TrainableTokensConfig {
   /** The object of adapter_config.json. */
   toJSON(): Record<string, unknown> {
     const own = { ...this } as Record<string, unknown>;
-    if (!this.#file) return own;
+    if (!this.#file) {
+      if (this.peft_version === null) delete own["peft_version"];
+      return own;
+    }
     return Object.fromEntries(
       Object.entries(this.#file).map(([key, value]) => [key, Object.hasOwn(own, key) ? own[key] : value]),
     );

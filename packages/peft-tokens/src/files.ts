@@ -2,30 +2,21 @@ import {
   CheckpointError,
   type Folder,
   type FolderSource,
-  type FolderTarget,
   type StoredTensor,
   dtypeOf,
-  fromTensor,
   openFolder,
   openSafetensors,
   readJsonObject,
-  stringifyPythonJson,
   toTensor,
-  writeFolder,
-  writeSafetensors,
 } from "@neolog/checkpoint";
-import { architectureOf, loadedVocabSize } from "@neolog/models";
 import { nearest } from "@neolog/nn";
 import { type Tensor, assign, cast, formatShape, sameShape } from "@neolog/tensor";
-import { readmeCard } from "./card.ts";
 import { TrainableTokensConfig, checkRange } from "./config.ts";
-import { PREFIX, ROWS, TABLE, listedModules, normalizeKey } from "./keys.ts";
+import { CONFIG_FILE, PREFIX, ROWS, TABLE, TENSOR_FILE, listedModules, normalizeKey } from "./keys.ts";
 import type { PeftModel } from "./model.ts";
 import { resolveTargets } from "./targets.ts";
 import type { OnWarning } from "./warnings.ts";
 
-const CONFIG_FILE = "adapter_config.json";
-const TENSOR_FILE = "adapter_model.safetensors";
 /** The adapter types that files may hold. */
 const PEFT_TYPES: readonly string[] = ["TRAINABLE_TOKENS"];
 
@@ -51,13 +42,6 @@ export interface LoadReport {
   readonly missingKeys: readonly string[];
   readonly unexpectedKeys: readonly string[];
   readonly mismatchedKeys: readonly string[];
-}
-
-export interface SaveOptions {
-  /** All adapters by default. */
-  readonly selectedAdapters?: readonly string[];
-  /** Whole tables too: always, never, or when rows that a resize added are in no adapter ("auto", the default). */
-  readonly saveEmbeddingLayers?: boolean | "auto";
 }
 
 async function adapterFolder(
@@ -89,10 +73,11 @@ export async function readConfig(
   return TrainableTokensConfig.fromFile(json, onWarning);
 }
 
+/** The tensors by their names in the base model, and the keys that name nothing there. */
 async function readRows(
   source: FolderSource,
   { subfolder, keyMapping = {} }: LoadOptions,
-): Promise<{ file: string; tensors: Map<string, StoredTensor> }> {
+): Promise<{ file: string; tensors: Map<string, StoredTensor>; foreign: string[] }> {
   const { folder, path } = await adapterFolder(source, subfolder);
   if (!(await folder.has(path(TENSOR_FILE))) && (await folder.has(path("adapter_model.bin")))) {
     throw new CheckpointError(
@@ -102,42 +87,67 @@ async function readRows(
   }
   const stored = await openSafetensors(await folder.open(path(TENSOR_FILE)));
   const tensors = new Map<string, StoredTensor>();
-  for (const key of stored.tensors.keys()) tensors.set(normalizeKey(key, keyMapping), await stored.read(key));
-  await stored.close();
-  return { file: `${folder.name}/${path(TENSOR_FILE)}`, tensors };
+  const file = `${folder.name}/${path(TENSOR_FILE)}`;
+  const foreign: string[] = [];
+  try {
+    for (const key of stored.tensors.keys()) {
+      const name = normalizeKey(key, keyMapping);
+      if (name === null) foreign.push(key);
+      else if (tensors.has(name)) throw ambiguous(file, name);
+      else tensors.set(name, await stored.read(key));
+    }
+  } finally {
+    await stored.close();
+  }
+  return { file, tensors, foreign };
 }
 
-/** Adds an adapter under `name` and fills its rows from the folder. Everything is checked before the model changes. */
+const ambiguous = (file: string, name: string): CheckpointError =>
+  new CheckpointError("UNEXPECTED", `${file}: must hold ${name} once, found it under several keys`, {
+    unexpected: [name],
+  });
+
+/** The adapter to load: its name, its config, and how it is added to the modules that its config selects. */
+export interface NewAdapter {
+  readonly name: string;
+  readonly config: TrainableTokensConfig;
+  readonly add: (targets: readonly string[]) => void;
+}
+
+/** Adds an adapter and fills its rows from the folder. Everything is checked before the model changes. */
 export async function loadAdapterFiles(
   peft: PeftModel,
   source: FolderSource,
-  name: string,
-  config: TrainableTokensConfig,
+  { name, config, add }: NewAdapter,
   options: LoadOptions,
   onWarning: OnWarning,
 ): Promise<LoadReport> {
   const { strict = true, resize = false } = options;
   const base = peft.getBaseModel();
-  const { file, tensors } = await readRows(source, options);
-  const targets = resolveTargets(base, config.target_modules);
-  const tables = [...tensors].filter(([key]) => key.endsWith(TABLE));
-  const needed = Math.max(1 + Math.max(...config.token_indices), ...tables.map(([, { shape }]) => shape[0] ?? 0));
+  const { file, tensors, foreign } = await readRows(source, options);
+  const targets = resolveTargets(base, config.target_modules, strict ? undefined : onWarning);
   const rows = base.config.vocab_size;
-  if (!resize) for (const target of targets) checkRange(config.token_indices, tableOf(peft, target).shape[0]!, target);
-  if (tables.length > 0) checkTables(peft, file, tables, resize);
+  const needed = resize ? rowsNeeded(rows, config, tensors) : rows;
+  for (const target of targets) {
+    const grows = target === base.embeddingPath || target === base.headPath;
+    checkRange(config.token_indices, grows ? needed : tableOf(peft, target).shape[0]!, target);
+  }
 
-  const expected = new Map(
-    targets.map((target) => [target, listedModules(peft, target).map((module) => module + ROWS)]),
-  );
-  const allExpected = [...expected.values()].flat();
-  const unexpectedKeys = [...tensors.keys()].filter((key) => !allExpected.includes(key) && !key.endsWith(TABLE));
+  const modules = new Map(targets.map((target) => [target, listedModules(peft, target)]));
+  const expected = new Map([...modules].map(([target, listed]) => [target, listed.map((module) => module + ROWS)]));
+  const listedTables = [...modules.values()].flat().map((module) => module + TABLE);
+  const tables = [...tensors].filter(([key]) => listedTables.includes(key));
+  checkTables(peft, file, tables, needed);
+  const places = [...[...expected.values()].flat(), ...listedTables];
+  const strangers = [...tensors.keys()].filter((key) => !places.includes(key));
+  const unexpectedKeys = [...foreign, ...strangers.map((key) => PREFIX + key)];
   const missingKeys: string[] = [];
   const mismatchedKeys: string[] = [];
   const found = new Map<string, StoredTensor>();
   for (const [target, keys] of expected) {
     const present = keys.filter((key) => tensors.has(key));
     if (present.length === 0) {
-      missingKeys.push(keys[0]!);
+      missingKeys.push(PREFIX + keys[0]!);
       continue;
     }
     const shape = [config.token_indices.length, tableOf(peft, target).shape[1]!];
@@ -145,18 +155,32 @@ export async function loadAdapterFiles(
     for (const key of present) checkRows(file, key, tensors.get(key)!);
     if (!sameShape(stored.shape, shape)) {
       const message = `${file}: ${present[0]} must be ${formatShape(shape)} (ids × hidden), found ${formatShape(stored.shape)}`;
-      if (!options.ignoreMismatchedSizes)
-        throw new CheckpointError("SHAPE", message, { key: present[0], expected: shape, found: stored.shape });
+      if (!options.ignoreMismatchedSizes) {
+        const { token_indices } = config;
+        throw new CheckpointError("SHAPE", message, {
+          key: present[0],
+          expected: shape,
+          found: stored.shape,
+          token_indices,
+        });
+      }
       onWarning({ code: "SKIPPED_TENSORS", message });
-      mismatchedKeys.push(present[0]!);
+      mismatchedKeys.push(PREFIX + present[0]!);
       continue;
     }
     checkCopiesAgree(file, present, tensors);
     found.set(target, stored);
   }
-  report(strict, file, missingKeys, unexpectedKeys, [...tensors.keys()], onWarning);
+  report(
+    strict,
+    file,
+    missingKeys,
+    unexpectedKeys,
+    [...foreign, ...[...tensors.keys()].map((key) => PREFIX + key)],
+    onWarning,
+  );
 
-  if (resize && needed > rows) {
+  if (needed > rows) {
     base.resizeTokenEmbeddings(needed);
     onWarning({
       code: "TABLE_GROWN",
@@ -164,14 +188,20 @@ export async function loadAdapterFiles(
     });
   }
   for (const [key, stored] of tables) replaceTable(peft, key, stored, onWarning);
-  const { autocastAdapterDtype } = options;
-  peft.addAdapter(name, config, autocastAdapterDtype === undefined ? {} : { autocastAdapterDtype });
+  if (tables.length > 0) for (const layer of peft.layers().values()) layer.rereadOriginals();
+  add(targets);
   for (const [target, stored] of found) {
     const t = toTensor(stored, { name: target });
     assign(peft.layers().get(target)!.trainable_tokens_delta[name]!, t);
     t.dispose();
   }
   return { missingKeys, unexpectedKeys, mismatchedKeys };
+}
+
+/** Rows of the vocabulary so that all ids and whole tables of the file have their place. */
+function rowsNeeded(rows: number, config: TrainableTokensConfig, tensors: ReadonlyMap<string, StoredTensor>): number {
+  const tables = [...tensors].filter(([key]) => key.endsWith(TABLE)).map(([, { shape }]) => shape[0] ?? 0);
+  return Math.max(rows, 1 + Math.max(...config.token_indices), ...tables);
 }
 
 function tableOf(peft: PeftModel, target: string): Tensor {
@@ -182,13 +212,17 @@ function tableOf(peft: PeftModel, target: string): Tensor {
   return module?.weight ?? tableOf(peft, base.embeddingPath);
 }
 
-function checkRows(file: string, key: string, stored: StoredTensor): void {
+function checkFloats(file: string, key: string, stored: StoredTensor): void {
   if (dtypeOf(stored, key) === "int32") {
     throw new CheckpointError("DTYPE", `${file}: ${key} must hold floats, found ${stored.dtype}`, {
       key,
       dtype: stored.dtype,
     });
   }
+}
+
+function checkRows(file: string, key: string, stored: StoredTensor): void {
+  checkFloats(file, key, stored);
   const t = toTensor(stored, { name: key, dtype: "float32" });
   const at = t.dataSync().findIndex((value) => !Number.isFinite(value));
   t.dispose();
@@ -199,7 +233,7 @@ function checkRows(file: string, key: string, stored: StoredTensor): void {
     });
 }
 
-/** Tied modules have equal copies of the rows. */
+/** Tied modules have equal copies. */
 function checkCopiesAgree(file: string, keys: readonly string[], tensors: ReadonlyMap<string, StoredTensor>): void {
   const first = tensors.get(keys[0]!)!;
   for (const key of keys.slice(1)) {
@@ -229,7 +263,7 @@ function report(
   if (missing.length > 0) {
     const near = nearest(missing[0]!, found);
     const hint = near.length > 0 ? ` (nearest: ${near[0]}; map it with keyMapping)` : "";
-    const message = `${file}: must hold ${missing.map((key) => PREFIX + key).join(", ")}, found ${found.join(", ") || "nothing"}${hint}`;
+    const message = `${file}: must hold ${missing.join(", ")}, found ${found.join(", ") || "nothing"}${hint}`;
     if (strict) throw new CheckpointError("MISSING", message, { missing, found });
     onWarning({ code: "SKIPPED_TENSORS", message });
   }
@@ -240,32 +274,36 @@ function report(
   }
 }
 
+/** Whole tables must fit the vocabulary of `rows` tokens, and be equal where they are tied. */
 function checkTables(
   peft: PeftModel,
   file: string,
   tables: readonly (readonly [string, StoredTensor])[],
-  resize: boolean,
+  rows: number,
 ): void {
-  if (peft.mergedAdapters.length > 0) {
+  if (tables.length > 0 && peft.mergedAdapters.length > 0) {
     throw new CheckpointError(
       "UNEXPECTED",
       `${file}: holds whole tables, and nothing may be merged while the base is replaced; unmerge first`,
+      { unexpected: tables.map(([key]) => key) },
     );
   }
-  for (const [key, { shape }] of tables) {
+  const { embeddingPath, headPath, tiedPaths } = peft.getBaseModel();
+  for (const [key, stored] of tables) {
     const module = key.slice(0, -TABLE.length);
     const own = tableOf(peft, module).shape;
-    if (shape[1] === own[1] && (shape[0] === own[0] || resize)) continue;
+    const expected = [module === embeddingPath || module === headPath ? rows : own[0]!, own[1]!];
+    checkFloats(file, key, stored);
+    if (sameShape(stored.shape, expected)) continue;
     throw new CheckpointError(
       "SHAPE",
-      `${file}: ${key} must be ${formatShape(own)}, found ${formatShape(shape)}; resize: true grows the table`,
-      {
-        key,
-        expected: own,
-        found: shape,
-      },
+      `${file}: ${key} must be ${formatShape(expected)}, found ${formatShape(stored.shape)}; resize: true grows the table`,
+      { key, expected, found: stored.shape },
     );
   }
+  const tied = [embeddingPath, ...tiedPaths].map((path) => path + TABLE);
+  const copies = tables.map(([key]) => key).filter((key) => tied.includes(key));
+  if (copies.length > 1) checkCopiesAgree(file, copies, new Map(tables));
 }
 
 function replaceTable(peft: PeftModel, key: string, stored: StoredTensor, onWarning: OnWarning): void {
@@ -276,71 +314,4 @@ function replaceTable(peft: PeftModel, key: string, stored: StoredTensor, onWarn
   if (converted !== t) converted.dispose();
   t.dispose();
   onWarning({ code: "BASE_REPLACED", message: `loadAdapter: ${key} replaced the base's table` });
-}
-
-/** The tensors of an adapter's file; tied modules have a copy each. */
-export async function adapterTensors(
-  peft: PeftModel,
-  name: string,
-  withTables: boolean,
-): Promise<Map<string, StoredTensor>> {
-  const tensors = new Map<string, StoredTensor>();
-  for (const [path, layer] of peft.layers()) {
-    if (!layer.has(name)) continue;
-    const rows = await fromTensor(layer.trainable_tokens_delta[name]!);
-    for (const module of listedModules(peft, path)) {
-      tensors.set(PREFIX + module + ROWS, rows);
-      if (withTables) tensors.set(PREFIX + module + TABLE, await fromTensor(layer.table));
-    }
-  }
-  return tensors;
-}
-
-/** Writes adapters; see PeftModel.savePretrained. */
-export async function saveAdapters(
-  peft: PeftModel,
-  target: FolderTarget,
-  options: SaveOptions,
-  onWarning: OnWarning,
-): Promise<void> {
-  const files = new Map<string, Uint8Array | string>();
-  for (const name of options.selectedAdapters ?? Object.keys(peft.peftConfig)) {
-    const config = peft.peftConfig[name]!;
-    const folder = name === "default" ? "" : `${name}/`;
-    files.set(`${folder}${CONFIG_FILE}`, stringifyPythonJson(configFile(peft, config)));
-    files.set(
-      `${folder}${TENSOR_FILE}`,
-      writeSafetensors(await adapterTensors(peft, name, savesTables(peft, name, options, onWarning))),
-    );
-  }
-  files.set("README.md", readmeCard(Object.values(peft.peftConfig)[0]!));
-  await writeFolder(target, files);
-}
-
-function configFile(peft: PeftModel, config: TrainableTokensConfig): Record<string, unknown> {
-  if (config.isFromFile) return config.toJSON();
-  const { transformers } = architectureOf(peft.getBaseModel().config);
-  const auto_mapping = config.auto_mapping ?? (config.task_type === null ? transformers : null);
-  return { ...config.toJSON(), auto_mapping, inference_mode: true };
-}
-
-function savesTables(
-  peft: PeftModel,
-  name: string,
-  { saveEmbeddingLayers = "auto" }: SaveOptions,
-  onWarning: OnWarning,
-): boolean {
-  if (saveEmbeddingLayers !== "auto") return saveEmbeddingLayers;
-  const base = peft.getBaseModel();
-  const loaded = loadedVocabSize(base);
-  const ids = new Set(peft.peftConfig[name]!.token_indices);
-  const lost = Array.from({ length: base.config.vocab_size - loaded }, (_, i) => loaded + i).filter(
-    (id) => !ids.has(id),
-  );
-  if (lost.length === 0) return false;
-  onWarning({
-    code: "EMBEDDINGS_SAVED",
-    message: `savePretrained: ${lost.length} rows that resizing added are not in ${name}; the whole tables are saved with it`,
-  });
-  return true;
 }

@@ -6,7 +6,7 @@ export {
   type TrainableTokensOptions,
 } from "./config.ts";
 export * from "./errors.ts";
-export type { LoadOptions, LoadReport, SaveOptions } from "./files.ts";
+export type { LoadOptions, LoadReport } from "./files.ts";
 export { type AdapterState, TrainableTokensLayer } from "./layer.ts";
 export {
   type AddAdapterOptions,
@@ -17,7 +17,13 @@ export {
   getPeftModel,
   tokenParameters,
 } from "./model.ts";
-export { getPeftModelStateDict, setPeftModelStateDict } from "./stateDict.ts";
+export type { SaveOptions } from "./save.ts";
+export {
+  getBaseModelStateDict,
+  getPeftModelStateDict,
+  setBaseModelStateDict,
+  setPeftModelStateDict,
+} from "./stateDict.ts";
 export type { LayerStatus, ModelStatus } from "./status.ts";
 export type { AdaptableModel } from "./targets.ts";
 export * from "./warnings.ts";

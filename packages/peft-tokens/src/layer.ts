@@ -24,6 +24,8 @@ export interface AdapterState {
   active: readonly string[];
   /** In the order they were merged. */
   merged: readonly string[];
+  /** Told once that a copy of a whole table was asked for. */
+  readonly weightBuilt: (module: string) => void;
 }
 
 /** Rows that stand in for rows of the table. */
@@ -111,6 +113,27 @@ export class TrainableTokensLayer extends Module {
     this.#slots.set(name, new Map(ids.map((id, slot) => [id, slot])));
   }
 
+  /** Adds the very rows that another layer has; originals are this table's. */
+  share(name: string, other: TrainableTokensLayer): void {
+    const indices = other.indicesOf(name);
+    untracked(() => {
+      using _temporary = new Scope();
+      const original = this.#unadapted(indices);
+      this.#original.set(name, persist(fresh(original, other.originalOf(name).dtype)));
+    });
+    this.trainable_tokens_delta[name] = other.trainable_tokens_delta[name]!;
+    this.#indices.set(name, indices);
+    this.#slots.set(name, other.#slots.get(name)!);
+  }
+
+  /** Reads the originals again, after the base changed below the adapters. */
+  rereadOriginals(): void {
+    untracked(() => {
+      using _temporary = new Scope();
+      for (const [name, original] of this.#original) assign(original, this.#unadapted(this.#indices.get(name)!));
+    });
+  }
+
   remove(name: string): void {
     this.trainable_tokens_delta[name]!.dispose();
     this.#original.get(name)!.dispose();
@@ -192,9 +215,31 @@ export class TrainableTokensLayer extends Module {
     untracked(() => {
       using _views = new Scope();
       const source = rows === "trained" ? this.trainable_tokens_delta[name]! : this.#original.get(name)!;
-      this.#indices.get(name)!.forEach((id, slot) => {
-        assign(slice(this.table, 0, id, id + 1), slice(source, 0, slot, slot + 1));
-      });
+      writeRows(this.table, this.#indices.get(name)!, source);
+    });
+  }
+
+  /** A copy of the table without what is merged into it. */
+  unadaptedTable(): Tensor {
+    return this.#tableWith(
+      this.#state.merged
+        .filter((name) => this.has(name))
+        .map((name) => ({ indices: this.#indices.get(name)!, rows: this.#original.get(name)! })),
+    );
+  }
+
+  /** A copy of the table with the rows in effect, for whoever reads a plain layer's weight; it is built anew each time. */
+  get weight(): Tensor {
+    this.#state.weightBuilt(this.base_layer.constructor.name);
+    return this.#tableWith(this.#overrides());
+  }
+
+  #tableWith(overrides: readonly Override[]): Tensor {
+    return untracked(() => {
+      const copy = fresh(this.table, this.table.dtype);
+      using _views = new Scope();
+      for (const { indices, rows } of overrides) writeRows(copy, indices, rows);
+      return copy;
     });
   }
 
@@ -208,6 +253,11 @@ export class TrainableTokensLayer extends Module {
     const width = rows.shape[1]!;
     return at.length === 0 ? null : { count: at.length, row: Math.floor(at[0]! / width), column: at[0]! % width };
   }
+}
+
+/** table[indices[i]] = rows[i], in the table's dtype. */
+function writeRows(table: Tensor, indices: Int32Array, rows: Tensor): void {
+  indices.forEach((id, slot) => assign(slice(table, 0, id, id + 1), slice(rows, 0, slot, slot + 1)));
 }
 
 /** A copy in the given dtype. */

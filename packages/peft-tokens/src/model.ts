@@ -1,18 +1,13 @@
 import { Embedding, Linear, Module, TiedHead, replaceModule } from "@neolog/nn";
 import type { CausalLM, CausalLMOutput, GenerateOptions, ModelInputs } from "@neolog/models";
-import type { Tensor } from "@neolog/tensor";
+import { backward } from "@neolog/autograd";
+import { type Tensor, assign, persist, untracked, zeros } from "@neolog/tensor";
 import { type TrainableTokensConfig, checkRange } from "./config.ts";
 import { AdapterError, ConfigError } from "./errors.ts";
-import {
-  type LoadOptions,
-  type LoadReport,
-  type SaveOptions,
-  loadAdapterFiles,
-  readConfig,
-  saveAdapters,
-} from "./files.ts";
+import { type LoadOptions, type LoadReport, loadAdapterFiles, readConfig } from "./files.ts";
 import type { FolderSource, FolderTarget } from "@neolog/checkpoint";
 import { type AdapterState, type RowInit, TrainableTokensLayer } from "./layer.ts";
+import { type SaveOptions, saveAdapters } from "./save.ts";
 import { type LayerStatus, type ModelStatus, layerStatus, modelStatus } from "./status.ts";
 import { resolveTargets } from "./targets.ts";
 import { type OnWarning, toConsole } from "./warnings.ts";
@@ -34,15 +29,17 @@ export interface MergeOptions {
   readonly adapterNames?: readonly string[];
   /** Refuse to write NaN or infinity. */
   readonly safeMerge?: boolean;
+  /** Where rows hold for one side of a tie only, give the head its own copy of the table first. */
+  readonly untie?: boolean;
 }
 export interface MergeAndUnloadOptions extends MergeOptions {
   readonly onProgress?: (done: number, total: number) => void;
 }
 
 interface Adapter {
-  readonly config: TrainableTokensConfig;
+  config: TrainableTokensConfig;
   /** Paths of the modules whose rows it has. */
-  readonly targets: readonly string[];
+  targets: readonly string[];
   requiresGrad: boolean;
 }
 
@@ -62,7 +59,7 @@ class BaseHolder extends Module {
 export class PeftModel extends Module {
   readonly base_model: BaseHolder;
   readonly #adapters = new Map<string, Adapter>();
-  readonly #state: AdapterState = { enabled: true, active: [], merged: [] };
+  readonly #state: AdapterState;
   readonly #onWarning: OnWarning;
 
   constructor(model: CausalLM, onWarning: OnWarning = toConsole) {
@@ -75,6 +72,7 @@ export class PeftModel extends Module {
     }
     this.base_model = new BaseHolder(model);
     this.#onWarning = onWarning;
+    this.#state = { enabled: true, active: [], merged: [], weightBuilt: (module) => this.#warnOfWeight(module) };
     for (const p of model.parameters()) p.requiresGrad = false;
   }
 
@@ -88,11 +86,17 @@ export class PeftModel extends Module {
       ...options
     }: LoadOptions & { adapterName?: string; onWarning?: OnWarning } = {},
   ): Promise<PeftModel> {
-    const peft = new PeftModel(model, onWarning);
-    await peft.loadAdapter(source, adapterName, options);
-    peft.#state.active = [adapterName];
-    peft.#applyRequiresGrad();
-    return peft;
+    const restore = rememberFlags(model);
+    try {
+      const peft = new PeftModel(model, onWarning);
+      await peft.loadAdapter(source, adapterName, options);
+      peft.#state.active = [adapterName];
+      peft.#applyRequiresGrad();
+      return peft;
+    } catch (error) {
+      restore();
+      throw error;
+    }
   }
 
   get #base(): CausalLM {
@@ -126,11 +130,26 @@ export class PeftModel extends Module {
   generate(options: GenerateOptions): Promise<number[][]> {
     return this.#base.generate(options);
   }
+  /** autograd's backward. Throws AdapterError NOTHING_TO_TRAIN where no adapter is trainable, in effect and unmerged. */
+  backward(loss: Tensor): void {
+    const trainable = [...this.#adapters].filter(([, { requiresGrad }]) => requiresGrad).map(([name]) => name);
+    const { enabled, active, merged } = this.#state;
+    if (!enabled || !trainable.some((name) => active.includes(name) && !merged.includes(name))) {
+      throw new AdapterError(
+        "NOTHING_TO_TRAIN",
+        `backward: a trainable adapter must be enabled, active and unmerged, got ${enabled ? "" : "adapters disabled, "}trainable ${list(trainable)}, active ${list(active)}, merged ${list(merged)}; enable, set or unmerge first`,
+        { enabled, trainable, active, merged },
+      );
+    }
+    backward(loss);
+  }
 
   /** Wraps what the config targets and adds its rows, neither active nor trainable. On failure nothing has changed. */
   addAdapter(name: string, config: TrainableTokensConfig, options: AddAdapterOptions = {}): void {
     this.#checkName(name);
-    const targets = resolveTargets(this.#base, config.target_modules);
+    this.#add(name, config, resolveTargets(this.#base, config.target_modules), options);
+  }
+  #add(name: string, config: TrainableTokensConfig, targets: readonly string[], options: AddAdapterOptions): void {
     for (const path of targets) checkRange(config.token_indices, this.#tableAt(path).shape[0]!, path);
     const init: RowInit = {
       init_weights: config.init_weights,
@@ -139,7 +158,8 @@ export class PeftModel extends Module {
     };
     for (const path of targets) this.#layerAt(path).add(name, config.token_indices, init);
     const single = targets.length === 1 && targets[0] === this.#base.embeddingPath ? targets[0] : config.target_modules;
-    this.#adapters.set(name, { config: config.withTargets(single), targets, requiresGrad: false });
+    const resolved = config.isFromFile ? config : config.withTargets(single);
+    this.#adapters.set(name, { config: resolved, targets, requiresGrad: false });
     this.#applyRequiresGrad();
   }
 
@@ -168,10 +188,20 @@ export class PeftModel extends Module {
       },
     };
   }
-  /** Runs `f` on the base model. */
+  /** Runs `f` on the base model; where it returns a promise, until that settles. */
   withAdapterDisabled<T>(f: () => T): T {
-    using _disabled = this.disableAdapter();
-    return f();
+    const disabled = this.disableAdapter();
+    const restore = (): void => disabled[Symbol.dispose]();
+    let result: T;
+    try {
+      result = f();
+    } catch (error) {
+      restore();
+      throw error;
+    }
+    if (result instanceof Promise) return result.finally(restore) as T;
+    restore();
+    return result;
   }
   disableAdapterLayers(): void {
     this.#state.enabled = false;
@@ -193,8 +223,8 @@ export class PeftModel extends Module {
    * Writes trained rows into the tables, in place, and remembers them for `unmergeAdapter`. All checks come first: when it throws,
    * no table has changed. Without `safeMerge` the change is complete when the call returns.
    */
-  async mergeAdapter({ adapterNames, safeMerge = false }: MergeOptions = {}): Promise<void> {
-    const names = this.#resolveMerge(adapterNames);
+  async mergeAdapter({ adapterNames, safeMerge = false, untie = false }: MergeOptions = {}): Promise<void> {
+    const names = this.#resolveMerge(adapterNames, untie);
     if (safeMerge) await this.#checkFinite(names);
     this.#merge(names);
   }
@@ -208,10 +238,21 @@ export class PeftModel extends Module {
     this.#state.merged = [];
   }
 
-  /** Merges the listed (default: active) adapters and takes the wrappers away. Returns the same base object, still frozen. */
-  async mergeAndUnload({ onProgress, ...options }: MergeAndUnloadOptions = {}): Promise<CausalLM> {
-    const names = this.#resolveMerge(options.adapterNames, []);
-    if (options.safeMerge) await this.#checkFinite(names);
+  /**
+   * Merges the listed (default: active) adapters, beside those that are merged, and takes the wrappers away. Returns the same base
+   * object, still frozen.
+   */
+  async mergeAndUnload({
+    onProgress,
+    adapterNames,
+    safeMerge = false,
+    untie = false,
+  }: MergeAndUnloadOptions = {}): Promise<CausalLM> {
+    const staying = this.#state.merged.filter((name) => !(adapterNames ?? this.#state.active).includes(name));
+    const names = this.#resolveMerge(adapterNames, untie, []);
+    if (staying.length > 0)
+      this.#warn("ALREADY_MERGED", `mergeAndUnload: ${list(staying)} was merged and stays in the base`);
+    if (safeMerge) await this.#checkFinite(names);
     this.#merge(names);
     this.#removeWrappers(onProgress);
     return this.#base;
@@ -224,7 +265,10 @@ export class PeftModel extends Module {
     return this.#base;
   }
 
-  /** Forgets an adapter. Deleting the only active one activates the first that is left, in the order of names. */
+  /**
+   * Forgets an adapter. Deleting the only active one activates the first that is left, in the order of names, and does not share
+   * an id with what is merged.
+   */
   deleteAdapter(name: string): void {
     const { targets } = this.#known(name);
     if (this.#state.merged.includes(name)) {
@@ -238,7 +282,7 @@ export class PeftModel extends Module {
     this.#adapters.delete(name);
     const wasActive = this.#state.active.includes(name);
     this.#state.active = this.#state.active.filter((other) => other !== name);
-    const [next] = [...this.#adapters.keys()].toSorted();
+    const next = this.#nextActive();
     if (wasActive && this.#state.active.length === 0 && next !== undefined) {
       this.#warn("ACTIVE_DELETED", `deleteAdapter: ${name} was the active adapter; ${next} is active now`);
       this.#state.active = [next];
@@ -247,20 +291,30 @@ export class PeftModel extends Module {
     this.#applyRequiresGrad();
   }
 
+  #nextActive(): string | undefined {
+    return [...this.#adapters.keys()]
+      .toSorted()
+      .find((name) => this.#overlap([...new Set([...this.#state.merged, name])]) === null);
+  }
+
   /** Reads an adapter folder under a new name, not active. On failure nothing has changed. */
   async loadAdapter(source: FolderSource, name: string, options: LoadOptions = {}): Promise<LoadReport> {
     this.#checkName(name);
     const config = options.config ?? (await readConfig(source, options.subfolder, this.#onWarning));
-    const report = await loadAdapterFiles(this, source, name, config, options, this.#onWarning);
+    const { autocastAdapterDtype = true } = options;
+    const add = (targets: readonly string[]): void => this.#add(name, config, targets, { autocastAdapterDtype });
+    const report = await loadAdapterFiles(this, source, { name, config, add }, options, this.#onWarning);
     this.#adapters.get(name)!.requiresGrad = options.isTrainable ?? false;
     this.#applyRequiresGrad();
     return report;
   }
 
   /** Writes each adapter as PEFT does: "default" into the folder, others into sub-folders of their names. */
-  savePretrained(target: FolderTarget, options: SaveOptions = {}): Promise<void> {
-    for (const name of options.selectedAdapters ?? []) this.#known(name);
-    return saveAdapters(this, target, options, this.#onWarning);
+  async savePretrained(target: FolderTarget, options: SaveOptions = {}): Promise<void> {
+    const names = options.selectedAdapters ?? [...this.#adapters.keys()];
+    if (names.length === 0) throw new AdapterError("UNKNOWN", "savePretrained: must have an adapter to save, got none");
+    for (const name of names) this.#known(name);
+    await saveAdapters(this, target, names, options, this.#onWarning);
   }
 
   /** Trainable and all parameters; tied ones count once. */
@@ -301,6 +355,12 @@ export class PeftModel extends Module {
 
   #warn(code: Parameters<OnWarning>[0]["code"], message: string): void {
     this.#onWarning({ code, message });
+  }
+  #warnedOfWeight = false;
+  #warnOfWeight(module: string): void {
+    if (this.#warnedOfWeight) return;
+    this.#warnedOfWeight = true;
+    this.#warn("WEIGHT_BUILT", `weight: a copy of the whole table was built, since adapters wrap the ${module}`);
   }
   #known(name: string): Adapter {
     const adapter = this.#adapters.get(name);
@@ -354,31 +414,32 @@ export class PeftModel extends Module {
     }
   }
 
-  /** Adapters whose rows would be in effect together must not share an id on any module. */
-  #checkOverlap(names: readonly string[]): void {
-    for (const [path, layer] of this.layers()) {
+  /** The first two of the adapters that share ids on a module, or null. */
+  #overlap(names: readonly string[]): { adapters: [string, string]; ids: number[]; module: string } | null {
+    for (const [module, layer] of this.layers()) {
       const owner = new Map<number, string>();
       for (const name of names.filter((n) => layer.has(n))) {
-        const shared = [...layer.indicesOf(name)].filter((id) => owner.has(id));
-        if (shared.length > 0) {
-          const other = owner.get(shared[0]!)!;
-          throw new AdapterError(
-            "OVERLAP",
-            `adapters in effect together must have different ids, got ${other} and ${name} sharing ${shared.join(", ")} on ${path}`,
-            {
-              adapters: [other, name],
-              ids: shared,
-              module: path,
-            },
-          );
-        }
+        const ids = [...layer.indicesOf(name)].filter((id) => owner.has(id));
+        if (ids.length > 0) return { adapters: [owner.get(ids[0]!)!, name], ids, module };
         for (const id of layer.indicesOf(name)) owner.set(id, name);
       }
     }
+    return null;
+  }
+  /** Adapters whose rows would be in effect together must not share an id on any module. */
+  #checkOverlap(names: readonly string[]): void {
+    const found = this.#overlap(names);
+    if (!found) return;
+    const { adapters, ids, module } = found;
+    throw new AdapterError(
+      "OVERLAP",
+      `adapters in effect together must have different ids, got ${adapters.join(" and ")} sharing ${list(ids)} on ${module}`,
+      found,
+    );
   }
 
   /** The names to merge now; throws where merging is impossible, and changes nothing. */
-  #resolveMerge(adapterNames: readonly string[] | undefined, staying = this.#state.active): string[] {
+  #resolveMerge(adapterNames: readonly string[] | undefined, untie: boolean, staying = this.#state.active): string[] {
     if (adapterNames !== undefined && !Array.isArray(adapterNames)) {
       throw new ConfigError("ARGUMENT", `adapterNames: must be a list of names, got ${JSON.stringify(adapterNames)}`, {
         adapterNames,
@@ -392,11 +453,11 @@ export class PeftModel extends Module {
     const names = [...new Set(asked)].filter((name) => !this.#state.merged.includes(name));
     this.#checkOverlap([...new Set([...this.#state.merged, ...names, ...staying])]);
     for (const name of names) {
-      const shared = this.#known(name).targets.find((path) => (this.#base.tiedPaths ?? []).includes(path));
-      if (shared !== undefined) {
+      const shared = this.#sharedTarget(name);
+      if (shared !== undefined && !untie) {
         throw new AdapterError(
           "SHARED_TABLE",
-          `mergeAdapter: ${name} replaces rows of ${shared} alone, but its table is also ${this.#base.embeddingPath}'s; save the adapter instead`,
+          `mergeAdapter: ${name} replaces rows of ${shared} alone, but its table is also ${this.#base.embeddingPath}'s; untie: true gives ${shared} its own`,
           {
             name,
             module: shared,
@@ -424,9 +485,35 @@ export class PeftModel extends Module {
       }
     }
   }
+  /** A target that reads a table which is the embedding's. */
+  #sharedTarget(name: string): string | undefined {
+    return this.#known(name).targets.find((path) => this.#base.tiedPaths.includes(path));
+  }
   #merge(names: readonly string[]): void {
+    if (names.some((name) => this.#sharedTarget(name) !== undefined)) this.#untie();
     for (const name of names) for (const layer of this.#layersOf(name)) layer.write(name, "trained");
     this.#state.merged = [...this.#state.merged, ...names];
+  }
+  /** Gives every tied module its own copy of the table; adapters of the embedding have the same rows on both from now on. */
+  #untie(): void {
+    const { embeddingPath, tiedPaths } = this.#base;
+    const embedding = this.#base.moduleAt(embeddingPath)!;
+    const table = this.#tableAt(embeddingPath);
+    const inherited = embedding instanceof TrainableTokensLayer ? embedding.adapters : [];
+    for (const path of tiedPaths) {
+      const weight = untracked(() => persist(zeros(table.shape, table.dtype, table.backend)));
+      assign(weight, table);
+      const wrapped = this.#base.moduleAt(path) instanceof TrainableTokensLayer;
+      replaceModule(this.#base, wrapped ? `${path}.base_layer` : path, () => new Linear(weight));
+      for (const name of inherited) this.#layerAt(path).share(name, embedding as TrainableTokensLayer);
+    }
+    for (const name of inherited) {
+      const adapter = this.#known(name);
+      adapter.targets = [...adapter.targets, ...tiedPaths];
+      adapter.config = adapter.config.withTargets([...adapter.targets]);
+    }
+    this.#base.config = { ...this.#base.config, tie_word_embeddings: false };
+    this.#warn("UNTIED", `mergeAdapter: ${list(tiedPaths)} has its own table now; the model is larger by one table`);
   }
   #removeWrappers(onProgress?: (done: number, total: number) => void): void {
     const layers = [...this.layers()];
@@ -441,23 +528,33 @@ export class PeftModel extends Module {
   }
 }
 
+const list = (items: readonly (string | number)[]): string => items.join(", ") || "none";
+
 /** Wraps a model in place, freezes it, and makes one adapter active and trainable. On failure the model is as it was. */
 export function getPeftModel(model: CausalLM, config: TrainableTokensConfig, options: PeftOptions = {}): PeftModel {
   const { adapterName = "default", onWarning = toConsole, ...rest } = options;
-  const flags = model.parameters().map((p) => [p, p.requiresGrad] as const);
+  const restore = rememberFlags(model);
   try {
     const peft = new PeftModel(model, onWarning);
     peft.addAdapter(adapterName, config, rest);
     peft.setAdapter(adapterName, { inferenceMode: config.inference_mode });
     return peft;
   } catch (error) {
-    for (const [p, flag] of flags) p.requiresGrad = flag;
+    restore();
     throw error;
   }
 }
 
+/** A function that puts `requiresGrad` of the parameters back. */
+function rememberFlags(model: CausalLM): () => void {
+  const flags = model.parameters().map((p) => [p, p.requiresGrad] as const);
+  return () => {
+    for (const [p, flag] of flags) p.requiresGrad = flag;
+  };
+}
+
 /** The rows that train: what an optimizer takes. */
-export const tokenParameters = (peft: PeftModel): Tensor[] =>
-  [...peft.layers().values()]
-    .flatMap((layer) => Object.values(layer.trainable_tokens_delta))
-    .filter((t) => t.requiresGrad);
+export const tokenParameters = (peft: PeftModel): Tensor[] => {
+  const rows = [...peft.layers().values()].flatMap((layer) => Object.values(layer.trainable_tokens_delta));
+  return [...new Set(rows)].filter((t) => t.requiresGrad);
+};

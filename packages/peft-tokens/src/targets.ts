@@ -1,6 +1,7 @@
 import { Embedding, Linear, type Module, TiedHead, nearest } from "@neolog/nn";
 import { ConfigError, TargetError } from "./errors.ts";
 import { TrainableTokensLayer } from "./layer.ts";
+import type { OnWarning } from "./warnings.ts";
 
 /** What an adapter asks of a model beside its modules; CausalLM answers it, any module tree may. */
 export interface AdaptableModel extends Module {
@@ -8,15 +9,25 @@ export interface AdaptableModel extends Module {
   readonly tiedPaths?: readonly string[];
 }
 
-/** The modules that a config selects, in the order of the tree. Throws TargetError or ConfigError. */
-export function resolveTargets(model: AdaptableModel, targetModules: string | readonly string[] | null): string[] {
+/**
+ * The modules that a config selects, in the order of the tree. A listed name without a match is an error, or a warning where
+ * there is a listener for it and another name matches. Throws TargetError or ConfigError.
+ */
+export function resolveTargets(
+  model: AdaptableModel,
+  targetModules: string | readonly string[] | null,
+  onUnmatched?: OnWarning,
+): string[] {
   const names = moduleNames(model);
   const matches = names.filter(matcher(model, targetModules, names));
   const asked = targetModules === null ? "the input embedding" : JSON.stringify(targetModules);
   const missing = Array.isArray(targetModules)
     ? targetModules.filter((entry: string) => !matches.some((name) => endsWithName(name, entry)))
     : [];
-  if (matches.length === 0 || missing.length > 0) {
+  if (matches.length > 0 && missing.length > 0 && onUnmatched) {
+    const message = `target_modules: no module matches ${missing.join(", ")}; left out`;
+    onUnmatched({ code: "TARGET_UNMATCHED", message });
+  } else if (matches.length === 0 || missing.length > 0) {
     const sought = missing[0] ?? (typeof targetModules === "string" ? targetModules : "embed_tokens");
     const near = nearest(sought, names);
     const hint = near.length > 0 ? `; did you mean "${near[0]}"?` : "";
@@ -63,23 +74,41 @@ function matcher(
   return (name) => pattern.test(name);
 }
 
-/** A pattern of Python's `re`, matched against the whole name. */
+/** What Python's `re` knows and JavaScript does not: atomic groups, possessive quantifiers, comments, conditions, inline flags. */
+const PYTHON_ONLY = /\(\?(?:>|#|\(|[aiLmsux-]+[:)])|(?<!\\)[*+?}]\+/;
+
+/** A pattern of Python's `re`, matched against the whole name. Throws ConfigError REGEX with the position of what does not translate. */
 function pythonPattern(pattern: string): RegExp {
+  const foreign = PYTHON_ONLY.exec(pattern);
   const translated = pattern
     .replace(/\(\?P</g, "(?<")
+    .replace(/\(\?P=(\w+)\)/g, "\\k<$1>")
     .replace(/\\A/g, "^")
     .replace(/\\Z/g, "$");
+  const expression = foreign ? null : wholeName(translated);
+  if (expression) return expression;
+  const position = foreign?.index ?? longestValid(pattern);
+  throw new ConfigError(
+    "REGEX",
+    `target_modules: must be a regular expression that JavaScript knows too, got ${pattern}, which fails at position ${position}`,
+    { pattern, position },
+  );
+}
+
+/** The expression for a whole name, or null where the pattern is none. */
+function wholeName(pattern: string): RegExp | null {
   try {
-    return new RegExp(`^(?:${translated})$`);
-  } catch (error) {
-    throw new ConfigError(
-      "REGEX",
-      `target_modules: must be a regular expression that JavaScript knows too, got ${pattern} (${(error as Error).message})`,
-      {
-        pattern,
-      },
-    );
+    return new RegExp(`^(?:${pattern})$`);
+  } catch {
+    return null;
   }
+}
+
+/** Length of the longest beginning that is a pattern. */
+function longestValid(pattern: string): number {
+  let length = pattern.length - 1;
+  while (length > 0 && !wholeName(pattern.slice(0, length))) length--;
+  return length;
 }
 
 function checkKind(name: string, module: Module): void {

@@ -5,6 +5,8 @@ export type WarningCode =
   | "NOT_MERGED"
   | "UNMERGED_FIRST"
   | "ACTIVE_DELETED"
+  | "UNTIED"
+  | "WEIGHT_BUILT"
   | "EMBEDDINGS_SAVED"
   | "BASE_REPLACED"
   | "TABLE_GROWN"
