@@ -1,6 +1,6 @@
 import type { DType, TypedArray } from "./dtype.ts";
 import type { Layout } from "./layout.ts";
-import type { FusedName, OpAttrs } from "./op.ts";
+import type { FusedName, GradientName, OpAttrs } from "./op.ts";
 
 /** A run of `length` elements that a backend owns. */
 export interface Buffer {
@@ -59,6 +59,6 @@ export interface Backend {
   random(distribution: Distribution, out: View, seed: number): void;
   /** Optional one-pass kernels; each is defined by the composite of the same name in ops/. Inputs and out are contiguous. */
   readonly fused?: {
-    readonly [N in FusedName]?: (out: View, inputs: readonly View[], attrs: OpAttrs[N]) => void;
+    readonly [N in FusedName | GradientName]?: (out: View, inputs: readonly View[], attrs: OpAttrs[N]) => void;
   };
 }

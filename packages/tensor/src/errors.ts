@@ -57,6 +57,19 @@ export class DisposedError extends Error {
   }
 }
 
+/** The derivative of something that is a derivative already. */
+export class DerivativeError extends Error {
+  override readonly name = "DerivativeError";
+  readonly op: string;
+
+  constructor(op: string) {
+    super(
+      `${op}: inputs must not be tracked, got one that is: a fused gradient has no derivative of its own; detach the inputs, or call it inside noGrad`,
+    );
+    this.op = op;
+  }
+}
+
 /** A backend is unknown, cannot run here, or cannot do what was asked. */
 export class BackendError extends Error {
   override readonly name = "BackendError";

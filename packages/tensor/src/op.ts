@@ -1,6 +1,6 @@
 import type { Backend, View } from "./backend.ts";
 import { type DType, resultDType } from "./dtype.ts";
-import { BackendError, type Shape } from "./errors.ts";
+import { BackendError, DerivativeError, type Shape } from "./errors.ts";
 import { type Layout, contiguousLayout, isContiguous, sizeOf } from "./layout.ts";
 import type { PointwiseName } from "./ops/pointwise.ts";
 import { Tensor, isTracked } from "./tensor.ts";
@@ -20,8 +20,18 @@ export interface FusedAttrs {
 }
 export type FusedName = keyof FusedAttrs;
 
-/** Every differentiable op with what its gradient needs beside inputs and output. */
-export interface OpAttrs extends Record<PointwiseName, null>, FusedAttrs {
+/** Attributes of the one-pass gradients of fused ops. They have a composite too, and no derivative of their own. */
+export interface GradientAttrs {
+  softmaxGrad: null;
+  logSoftmaxGrad: null;
+  layerNormGrad: { readonly eps: number };
+  rmsNormGrad: { readonly eps: number };
+  crossEntropyGrad: { readonly ignoreIndex: number };
+}
+export type GradientName = keyof GradientAttrs;
+
+/** Every op with what its gradient needs beside inputs and output. */
+export interface OpAttrs extends Record<PointwiseName, null>, FusedAttrs, GradientAttrs {
   sum: { readonly axes: readonly number[] };
   max: { readonly axes: readonly number[] };
   min: { readonly axes: readonly number[] };
@@ -43,7 +53,8 @@ export interface OpAttrs extends Record<PointwiseName, null>, FusedAttrs {
   cat: { readonly axis: number };
   checkpoint: { readonly replay: (...inputs: Tensor[]) => Tensor; readonly captured: number };
 }
-export type OpName = keyof OpAttrs;
+/** Every differentiable op. */
+export type OpName = Exclude<keyof OpAttrs, GradientName>;
 
 /** Where a tensor came from: enough to differentiate it, nothing about how. */
 export interface Source<N extends OpName = OpName> {
@@ -97,6 +108,16 @@ export function execute<N extends OpName>(
   { shape, dtype }: { readonly shape: Shape; readonly dtype: DType },
   kernel: (backend: Backend, out: View) => void,
 ): Tensor {
+  return computed(op, inputs, { shape, dtype }, kernel, provenance(op, inputs, attrs));
+}
+
+function computed(
+  op: string,
+  inputs: readonly Operand[],
+  { shape, dtype }: { readonly shape: Shape; readonly dtype: DType },
+  kernel: (backend: Backend, out: View) => void,
+  source: Source | null,
+): Tensor {
   const backend = commonBackend(op, inputs);
   for (const x of inputs) if (typeof x !== "number") x.view(op);
   const buffer = backend.allocate(dtype, sizeOf(shape));
@@ -106,7 +127,7 @@ export function execute<N extends OpName>(
     backend.free(buffer);
     throw error;
   }
-  return Tensor.over(backend, buffer, shape, provenance(op, inputs, attrs));
+  return Tensor.over(backend, buffer, shape, source);
 }
 
 /** The seam of every op that only looks differently at its input. */
@@ -129,6 +150,25 @@ export function fused<N extends FusedName>(
   return execute(op, inputs, attrs, { shape, dtype }, (_, out) => {
     withContiguous(op, inputs, (views) => kernel(out, views, attrs));
   });
+}
+
+/**
+ * Runs the backend's one-pass gradient where it has one, else the composite that defines it. Records nothing: throws DerivativeError
+ * where a derivative of the gradient would be wanted.
+ */
+export function fusedGradient<N extends GradientName>(
+  op: N,
+  inputs: readonly Tensor[],
+  attrs: OpAttrs[N],
+  shape: Shape,
+  composite: () => Tensor,
+): Tensor {
+  if (recording && inputs.some(isTracked)) throw new DerivativeError(op);
+  const kernel = commonBackend(op, inputs).fused?.[op];
+  if (!kernel) return composite();
+  const dtype = resultDType(inputs.map((x) => x.dtype));
+  const run = (_: Backend, out: View): void => withContiguous(op, inputs, (views) => kernel(out, views, attrs));
+  return computed(op, inputs, { shape, dtype }, run, null);
 }
 
 /** Calls `use` with row-major views of the tensors; what had to be copied is freed afterwards. */

@@ -1,5 +1,6 @@
 import { ShapeError } from "../errors.ts";
-import { fused } from "../op.ts";
+import { sameShape } from "../layout.ts";
+import { fused, fusedGradient } from "../op.ts";
 import type { Tensor } from "../tensor.ts";
 import { add, mul, rsqrt, square, sub } from "./pointwise.ts";
 import { mean } from "./reduce.ts";
@@ -21,6 +22,36 @@ export function rmsNorm(x: Tensor, weight: Tensor, eps: number): Tensor {
   return fused("rmsNorm", [x, weight], { eps }, x.shape, () =>
     mul(mul(x, rsqrt(add(mean(square(x), -1, true), eps))), weight),
   );
+}
+
+/** The gradient of layerNorm by x, for an incoming g of x's shape. */
+export function layerNormGrad(x: Tensor, weight: Tensor, g: Tensor, eps: number): Tensor {
+  checkWidth("layerNormGrad", x, weight);
+  checkGradient("layerNormGrad", x, g);
+  return fusedGradient("layerNormGrad", [x, weight, g], { eps }, x.shape, () => {
+    const centred = sub(x, mean(x, -1, true));
+    const scale = rsqrt(add(mean(square(centred), -1, true), eps));
+    const gw = mul(g, weight);
+    const normal = mul(centred, scale);
+    const along = add(mean(gw, -1, true), mul(normal, mean(mul(gw, normal), -1, true)));
+    return mul(sub(gw, along), scale);
+  });
+}
+
+/** The gradient of rmsNorm by x, for an incoming g of x's shape. */
+export function rmsNormGrad(x: Tensor, weight: Tensor, g: Tensor, eps: number): Tensor {
+  checkWidth("rmsNormGrad", x, weight);
+  checkGradient("rmsNormGrad", x, g);
+  return fusedGradient("rmsNormGrad", [x, weight, g], { eps }, x.shape, () => {
+    const scale = rsqrt(add(mean(square(x), -1, true), eps));
+    const gw = mul(g, weight);
+    const normal = mul(x, scale);
+    return mul(sub(gw, mul(normal, mean(mul(gw, normal), -1, true))), scale);
+  });
+}
+
+function checkGradient(op: string, x: Tensor, g: Tensor): void {
+  if (!sameShape(x.shape, g.shape)) throw new ShapeError(op, "input and gradient must agree", x.shape, g.shape);
 }
 
 function checkWidth(op: string, x: Tensor, weight: Tensor): void {

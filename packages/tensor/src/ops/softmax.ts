@@ -1,8 +1,9 @@
-import { resolveAxis } from "../layout.ts";
-import { fused, untracked } from "../op.ts";
+import { ShapeError } from "../errors.ts";
+import { resolveAxis, sameShape } from "../layout.ts";
+import { fused, fusedGradient, untracked } from "../op.ts";
 import type { Tensor } from "../tensor.ts";
 import { contiguous, transpose } from "./movement.ts";
-import { div, exp, log, sub } from "./pointwise.ts";
+import { div, exp, log, mul, sub } from "./pointwise.ts";
 import { max, sum } from "./reduce.ts";
 
 /** exp(x − max) / Σ exp(x − max) along an axis. */
@@ -24,6 +25,25 @@ export const logSoftmax = alongLast("logSoftmax", (x) => {
   );
   return sub(shifted, log(sum(exp(shifted), -1, true)));
 });
+
+/** The gradient of softmax along the last axis, y·(g − Σ g·y): its result y and the incoming g. */
+export function softmaxGrad(y: Tensor, g: Tensor): Tensor {
+  checkShapes("softmaxGrad", y, g);
+  return fusedGradient("softmaxGrad", [y, g], null, y.shape, () => {
+    const gy = mul(g, y);
+    return sub(gy, mul(y, sum(gy, -1, true)));
+  });
+}
+
+/** The gradient of logSoftmax along the last axis, g − exp(y)·Σ g: its result y and the incoming g. */
+export function logSoftmaxGrad(y: Tensor, g: Tensor): Tensor {
+  checkShapes("logSoftmaxGrad", y, g);
+  return fusedGradient("logSoftmaxGrad", [y, g], null, y.shape, () => sub(g, mul(exp(y), sum(g, -1, true))));
+}
+
+function checkShapes(op: string, y: Tensor, g: Tensor): void {
+  if (!sameShape(y.shape, g.shape)) throw new ShapeError(op, "result and gradient must agree", y.shape, g.shape);
+}
 
 function alongLast(
   op: "softmax" | "logSoftmax",

@@ -1,13 +1,17 @@
 import fc from "fast-check";
-import { describe, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import type { Backend } from "../../backend.ts";
+import { zeros } from "../../create.ts";
 import type { DType } from "../../dtype.ts";
+import { DerivativeError } from "../../errors.ts";
+import { untracked } from "../../op.ts";
 import { attention } from "../../ops/attention.ts";
-import { crossEntropy, mseLoss, nllLoss } from "../../ops/loss.ts";
+import { crossEntropy, crossEntropyGrad, mseLoss, nllLoss } from "../../ops/loss.ts";
 import { cast } from "../../ops/movement.ts";
-import { layerNorm, rmsNorm } from "../../ops/norm.ts";
+import { layerNorm, layerNormGrad, rmsNorm, rmsNormGrad } from "../../ops/norm.ts";
 import { rope } from "../../ops/rope.ts";
-import { logSoftmax, softmax } from "../../ops/softmax.ts";
+import { logSoftmax, logSoftmaxGrad, softmax, softmaxGrad } from "../../ops/softmax.ts";
+import { Scope } from "../../scope.ts";
 import type { Tensor } from "../../tensor.ts";
 import {
   type Drawn,
@@ -77,6 +81,26 @@ export function fusedSuite(bench: Bench): void {
     });
 
     test.each([
+      ["softmaxGrad", softmax, softmaxGrad],
+      ["logSoftmaxGrad", logSoftmax, logSoftmaxGrad],
+    ])("%s", async (_, op, gradient) => {
+      const choice = shapes(1, 3, positiveSizes).chain((shape) =>
+        fc.tuple(drawn(shape, ordinary), drawn(shape, withSpecials)),
+      );
+      await always(choice, ([x, g]) => agreeWithComposite((on) => gradient(op(on(x)), on(g))), 100);
+    });
+
+    const gradients = shapes(1, 3, positiveSizes).chain((shape) =>
+      fc.tuple(drawn(shape, withSpecials), drawn(shape.slice(-1), ordinary, "bfloat16"), drawn(shape, ordinary)),
+    );
+    test.each([
+      ["layerNormGrad", layerNormGrad],
+      ["rmsNormGrad", rmsNormGrad],
+    ])("%s", async (_, gradient) => {
+      await always(gradients, ([x, w, g]) => agreeWithComposite((on) => gradient(on(x), on(w), on(g), EPS)), 100);
+    });
+
+    test.each([
       ["of halves", false],
       ["interleaved", true],
     ])("rope, %s, angles broadcast", async (_, interleaved) => {
@@ -113,6 +137,20 @@ export function fusedSuite(bench: Bench): void {
         ([logits, targets]) => agreeWithComposite((on) => crossEntropy(on(logits), on(targets))),
         120,
       );
+    });
+    test("crossEntropyGrad, 0 in ignored rows", async () => {
+      await always(
+        fc.tuple(classified, drawn([], ordinary)),
+        ([[logits, targets], g]) => agreeWithComposite((on) => crossEntropyGrad(on(logits), on(targets), on(g))),
+        100,
+      );
+    });
+    test("a fused gradient has no derivative of its own", () => {
+      using _scope = new Scope();
+      const [y, g] = [zeros([2], "float32", bench.tested), zeros([2], "float32", bench.tested)];
+      y.requiresGrad = true;
+      expect(() => softmaxGrad(y, g)).toThrow(new DerivativeError("softmaxGrad"));
+      expect(untracked(() => softmaxGrad(y, g)).tracked).toBe(false);
     });
     test("nllLoss", async () => {
       await always(classified, ([x, targets]) => agreeWithComposite((on) => nllLoss(on(x), on(targets))));

@@ -8,6 +8,13 @@ export function logSoftmax(out: View, [x]: readonly View[]): void {
   logSoftmaxRows(float32(out), float32(x!), x!.layout.shape.at(-1)!);
 }
 
+export function softmaxGrad(out: View, [y, g]: readonly View[]): void {
+  softmaxGradRows(float32(out), float32(y!), float32(g!), y!.layout.shape.at(-1)!);
+}
+export function logSoftmaxGrad(out: View, [y, g]: readonly View[]): void {
+  logSoftmaxGradRows(float32(out), float32(y!), float32(g!), y!.layout.shape.at(-1)!);
+}
+
 /** out[r] = exp(x[r] − max) / Σ exp(x[r] − max) for each row r of n elements. */
 function softmaxRows(out: Float32Array, x: Float32Array, n: number): void {
   for (let row = 0; row < x.length; row += n) {
@@ -27,6 +34,24 @@ function logSoftmaxRows(out: Float32Array, x: Float32Array, n: number): void {
   for (let row = 0; row < x.length; row += n) {
     const total = logSumExp(x, row, n);
     for (let j = row; j < row + n; j++) out[j] = x[j]! - total;
+  }
+}
+
+/** out[r] = y[r]·(g[r] − Σ g[r]·y[r]) for each row r of n elements. */
+function softmaxGradRows(out: Float32Array, y: Float32Array, g: Float32Array, n: number): void {
+  for (let row = 0; row < y.length; row += n) {
+    let total = 0;
+    for (let j = row; j < row + n; j++) total += g[j]! * y[j]!;
+    for (let j = row; j < row + n; j++) out[j] = y[j]! * (g[j]! - total);
+  }
+}
+
+/** out[r] = g[r] − exp(y[r])·Σ g[r] for each row r of n elements. */
+function logSoftmaxGradRows(out: Float32Array, y: Float32Array, g: Float32Array, n: number): void {
+  for (let row = 0; row < y.length; row += n) {
+    let total = 0;
+    for (let j = row; j < row + n; j++) total += g[j]!;
+    for (let j = row; j < row + n; j++) out[j] = g[j]! - Math.exp(y[j]!) * total;
   }
 }
 

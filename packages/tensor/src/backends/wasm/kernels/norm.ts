@@ -81,5 +81,5 @@ const NORM: ModuleDefinition = {
 };
 
 /** 1 / √(squares / width + eps) */
-const inverseRoot = (squares: Expr, width: Expr, eps: Expr): Expr =>
+export const inverseRoot = (squares: Expr, width: Expr, eps: Expr): Expr =>
   op("f32.div", 1, op("f32.sqrt", op("f32.add", op("f32.div", squares, op("f32.convert_i32_s", width)), eps)));
