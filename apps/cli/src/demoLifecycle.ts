@@ -45,7 +45,7 @@ export async function checkLifecycle(report: Report, demo: Trained): Promise<voi
     exact,
     `rows ${changed.join(", ")} of the table changed, ${thousands(weight.shape[0]! - changed.length)} did not`,
   );
-  same("", "is the trained model", await logitsOf(peft, tokenizer, lesson), trained);
+  same("merged", "is the trained model", await logitsOf(peft, tokenizer, lesson), trained);
   peft.unmergeAdapter();
   const left = await rowsChanged();
   report.check("unmerged", left.length === 0, `${left.length} rows of the table differ from the original`);

@@ -1,6 +1,6 @@
 import { openFolder, resolveModelFolder } from "@neolog/checkpoint";
 import { AutoModelForCausalLM, AutoTokenizer, type CausalLM, type Tokenizer } from "@neolog/models";
-import { PeftModel } from "@neolog/peft-tokens";
+import { ConfigError, PeftModel, TargetError } from "@neolog/peft-tokens";
 import { openBackend, setDefaultBackend } from "@neolog/tensor";
 import { CliError } from "./errors.ts";
 import type { Output } from "./output.ts";
@@ -36,6 +36,9 @@ export async function loadModel(flags: ModelFlags, output: Output): Promise<Load
   if (own && own.vocabSize > base.config.vocab_size) base.resizeTokenEmbeddings(own.vocabSize);
   const peft = await PeftModel.fromPretrained(base, flags.adapter, {
     onWarning: ({ message }) => output.note(message),
+  }).catch((error: unknown) => {
+    const isConfig = error instanceof ConfigError || error instanceof TargetError;
+    throw isConfig ? new CliError(`${flags.adapter}/adapter_config.json: ${error.message}`) : error;
   });
   return { model: peft, base, peft, tokenizer: own ?? (await tokenizerOf(flags.model)) };
 }

@@ -162,7 +162,14 @@ interface Rows {
 /** The ids to train. New tokens go into the tokenizer, and the table grows where it has no rows for them. */
 async function chooseRows({ model, tokens, tokenIndices }: TrainFlags, base: CausalLM): Promise<Rows> {
   const tokenizer = await tokenizerOf(model);
-  if (!tokens) return { tokenizer, ids: tokenIndices!, added: [] };
+  if (!tokens) {
+    const { vocab_size } = base.config;
+    const outside = tokenIndices!.find((id) => id >= vocab_size);
+    if (outside === undefined) return { tokenizer, ids: tokenIndices!, added: [] };
+    throw new CliError(
+      `--token-indices: ids must be below the ${vocab_size} rows of the table, got ${outside}; --tokens adds tokens`,
+    );
+  }
   if (!tokenizer)
     throw new CliError(`${model}: must hold tokenizer.json for --tokens, found none; --token-indices needs none`);
   const added = tokenizer.addTokens(tokens.filter((token) => tokenizer.tokenToId(token) === undefined));

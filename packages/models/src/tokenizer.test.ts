@@ -56,3 +56,12 @@ describe("an added token where spaces are ▁", () => {
     expect(tokenizer.vocabSize).toBe(wug + 1);
   });
 });
+
+test.each([
+  ["{}", 'tokenizer.json: must be a tokenizer of the tokenizers library, found that Tokenizer must contain a "model"'],
+  ["{", "tokenizer.json: "],
+])("%s is refused by its name", (document, message) => {
+  expect(() => new Tokenizer(document)).toThrow(
+    expect.objectContaining({ code: "CORRUPT", message: expect.stringContaining(message) as string }) as Error,
+  );
+});

@@ -102,7 +102,15 @@ export class Tokenizer {
         `${this.#name}: added tokens must not be single_word, found "${singleWord.content}"`,
       );
     }
-    return decodingAsWritten(new Encoder(document, parseJson(this.#config, "tokenizer_config.json")));
+    const config = parseJson(this.#config, "tokenizer_config.json") as object;
+    try {
+      return decodingAsWritten(new Encoder(document, config));
+    } catch (error) {
+      throw new CheckpointError(
+        "CORRUPT",
+        `${this.#name}: must be a tokenizer of the tokenizers library, found that ${(error as Error).message}`,
+      );
+    }
   }
   #specialId(key: "bos_token" | "eos_token" | "pad_token"): number | undefined {
     const config = JSON.parse(this.#config) as Record<string, string | { content: string } | null>;
