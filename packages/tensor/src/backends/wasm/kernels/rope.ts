@@ -2,7 +2,7 @@ import type { View } from "../../../backend.ts";
 import { contiguousLayout, expandLayout } from "../../../layout.ts";
 import type { OpAttrs } from "../../../op.ts";
 import { collapse } from "../../cpu/strided.ts";
-import { type Expr, add, at, load, mul, op, shuffle } from "../asm/expression.ts";
+import { type Expr, add, at, load, mul, op, shuffle, sub } from "../asm/expression.ts";
 import type { FunctionBuilder, Local } from "../asm/function.ts";
 import { type Engine, type ModuleDefinition, addressOf, rowsOf } from "../engine.ts";
 import { type Lanes, Vectors } from "../vectors.ts";
@@ -57,9 +57,7 @@ const ROPE: ModuleDefinition = {
       // eight loads come before the first use: more than two vectors would not fit 15 registers
       const v = new Vectors(f, 2, madd);
       const bytes = f.local("i32", mul(half, 4));
-      const row = f.local("i32");
-      f.for(row, from, to, 1, () => {
-        const angle = angleOf(f, row, nest);
+      forAngles(f, from, to, nest, (row, angle) => {
         const [c, s] = [f.local("i32", add(cos, angle)), f.local("i32", add(sin, angle))];
         const [p, y] = [f.local("i32", at(x, row, mul(bytes, 2))), f.local("i32", at(out, row, mul(bytes, 2)))];
         const [p2, y2] = [f.local("i32", add(p, bytes)), f.local("i32", add(y, bytes))];
@@ -74,9 +72,7 @@ const ROPE: ModuleDefinition = {
     m.kernel("interleaved", PARAMS, (f, { out, x, cos, sin, half, from, to, ...nest }) => {
       const v = new Vectors(f, 1, madd);
       const bytes = f.local("i32", mul(half, 4));
-      const row = f.local("i32");
-      f.for(row, from, to, 1, () => {
-        const angle = angleOf(f, row, nest);
+      forAngles(f, from, to, nest, (row, angle) => {
         const [c, s] = [f.local("i32", add(cos, angle)), f.local("i32", add(sin, angle))];
         const [p, y] = [f.local("i32", at(x, row, mul(bytes, 2))), f.local("i32", at(out, row, mul(bytes, 2)))];
         const whole = f.local("i32", add(c, op("i32.and", bytes, -16)));
@@ -109,14 +105,33 @@ function turn(v: Vectors, x1: Lanes, x2: Lanes, c: Lanes, s: Lanes): readonly [L
   return [v.nmadd(x2, s, v.mul(x1, c)), v.madd(x1, s, v.mul(x2, c))];
 }
 
-/** How many bytes into cos and sin the angles of a row lie. */
-function angleOf(
+/** Runs `body` for each row of [from, to), and how many bytes into cos and sin its angles lie: counted on, as divisions are slow. */
+function forAngles(
   f: FunctionBuilder,
-  row: Local,
+  from: Expr,
+  to: Expr,
   { size1, size2, step0, step1, step2 }: { readonly [K in "size1" | "size2" | "step0" | "step1" | "step2"]: Expr },
-): Local {
-  const outer = f.local("i32", op("i32.div_u", row, size2));
-  const inner = mul(op("i32.rem_u", row, size2), step2);
-  const middle = mul(op("i32.rem_u", outer, size1), step1);
-  return f.local("i32", add(add(mul(op("i32.div_u", outer, size1), step0), middle), inner));
+  body: (row: Local, angle: Local) => void,
+): void {
+  const outer = f.local("i32", op("i32.div_u", from, size2));
+  const i2 = f.local("i32", op("i32.rem_u", from, size2));
+  const i1 = f.local("i32", op("i32.rem_u", outer, size1));
+  const angle = f.local("i32", mul(op("i32.div_u", outer, size1), step0));
+  f.advance(angle, add(mul(i1, step1), mul(i2, step2)));
+  const row = f.local("i32");
+  f.for(row, from, to, 1, () => {
+    body(row, angle);
+    const wrap = (i: Local, size: Expr, inner: Expr, next: Expr, then: () => void): void =>
+      f.if(op("i32.eq", i, size), () => {
+        f.set(i, 0);
+        f.advance(angle, sub(next, mul(size, inner)));
+        then();
+      });
+    f.advance(i2, 1);
+    f.advance(angle, step2);
+    wrap(i2, size2, step2, step1, () => {
+      f.advance(i1, 1);
+      wrap(i1, size1, step1, step0, () => {});
+    });
+  });
 }
