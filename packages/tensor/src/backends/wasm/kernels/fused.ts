@@ -5,6 +5,7 @@ import type { FusedName, GradientName, OpAttrs } from "../../../op.ts";
 import * as plain from "../../cpu/index.ts";
 import { type Engine, memoryOf } from "../engine.ts";
 import type { WasmBuffer } from "../heap.ts";
+import { attention } from "./attention.ts";
 import { copy } from "./copy.ts";
 import { crossEntropy, crossEntropyGrad } from "./loss.ts";
 import { layerNorm, rmsNorm } from "./norm.ts";
@@ -30,6 +31,7 @@ const SIMD: {
   rmsNorm: [rmsNorm],
   rmsNormGrad: [rmsNormGrad],
   rope: [rope],
+  attention: [attention, 3],
   crossEntropy: [crossEntropy, 1],
   crossEntropyGrad: [crossEntropyGrad, 1],
 };

@@ -1,0 +1,111 @@
+import type { View } from "../../../backend.ts";
+import type { OpAttrs } from "../../../op.ts";
+import { fused as plain } from "../../cpu/index.ts";
+import { type Expr, at, f32, f32x4, i32, load, mul, op, smaller, sub } from "../asm/expression.ts";
+import type { FunctionBuilder } from "../asm/function.ts";
+import { buildMasking, buildMixAllowed } from "../attention/masking.ts";
+import { REACH, withReaches } from "../attention/masks.ts";
+import { PANEL, ROW, buildPacking, ownPart } from "../attention/panels.ts";
+import { buildProducts } from "../attention/products.ts";
+import { buildCap, buildSoftmax } from "../attention/scores.ts";
+import { type Engine, type ModuleDefinition, addressOf } from "../engine.ts";
+
+/**
+ * softmax(q·kᵀ·scale, masked)·v without a [T, S] tensor. q [B, H, T, D], k [B, K, S, D], v [B, K, S, E], mask int32 that broadcasts
+ * to [B, H, T, S] → out [B, H, T, E]. Eight queries of the heads that share keys go side by side.
+ */
+export function attention(
+  engine: Engine,
+  out: View,
+  [q, k, v, mask]: readonly View[],
+  { scale, softcap }: OpAttrs["attention"],
+): void {
+  const [B, H, T, D] = q!.layout.shape as [number, number, number, number];
+  const [, K, S, E] = v!.layout.shape as [number, number, number, number];
+  if (B * H * T * E === 0) return;
+  if (S * D === 0) return plain.attention!(out, [q!, k!, v!, mask!], { scale, softcap });
+  const rows = S + 1 + D + E + 1;
+  const queries = (H / K) * T;
+  withReaches(engine, mask!, [B, H, T, S], K, ({ address, batchBytes, imageBytes, panels }) =>
+    engine.withTemporary(0, PANEL * rows * engine.pool.threads, (temporary) => {
+      const addresses = [out, q!, k!, v!].map(addressOf);
+      const capped = softcap === null ? [scale, 0] : [scale / softcap, softcap];
+      const sizes = [K, queries, S, D, E];
+      const args = [...addresses, address, batchBytes, imageBytes, panels, ...sizes, ...capped, temporary, ROW * rows];
+      engine.run(ATTENTION, "attention", args, { items: B * K * panels, work: PANEL * S * (D + E) });
+    }),
+  );
+}
+
+const ATTENTION: ModuleDefinition = {
+  build(m, { madd }) {
+    const { pack, unpack } = buildPacking(m);
+    const { dots, mix } = buildProducts(m, madd);
+    const mask = buildMasking(m);
+    const mixAllowed = buildMixAllowed(m, madd);
+    const cap = buildCap(m, madd);
+    const softmax = buildSoftmax(m, madd);
+    m.kernel(
+      "attention",
+      {
+        out: "i32",
+        q: "i32",
+        k: "i32",
+        v: "i32",
+        reaches: "i32",
+        batchBytes: "i32",
+        imageBytes: "i32",
+        panels: "i32",
+        heads: "i32",
+        queries: "i32",
+        S: "i32",
+        D: "i32",
+        E: "i32",
+        scale: "f32",
+        softcap: "f32",
+        temporary: "i32",
+        temporaryBytes: "i32",
+      },
+      (f, a) => {
+        const weights = f.local("i32", ownPart(a.temporary, a.temporaryBytes, a.scratch)); // [S + 1, 8]
+        const panel = f.local("i32", at(weights, op("i32.add", a.S, 1), ROW)); // [D, 8]
+        const sums = f.local("i32", at(panel, a.D, ROW)); // [E, 8]
+        const factors = f.local("i32", at(sums, a.E, ROW)); // [8]
+        const item = f.local("i32");
+        f.for(item, a.from, a.to, 1, () => {
+          const head = f.local("i32", op("i32.div_u", item, a.panels)); // b·K + k
+          const query = f.local("i32", mul(op("i32.rem_u", item, a.panels), PANEL));
+          const live = f.local("i32", sub(a.queries, query));
+          f.set(live, smaller(live, i32(PANEL)));
+          const row = f.local("i32", at(query, head, a.queries));
+          const reach = f.local("i32", at(a.reaches, op("i32.div_u", head, a.heads), a.batchBytes));
+          f.set(reach, at(at(reach, op("i32.rem_u", head, a.heads), a.imageBytes), query, REACH.BYTES / PANEL));
+          const first = f.local("i32", load("i32.load", reach, REACH.FIRST));
+          const n = f.local("i32", sub(load("i32.load", reach, REACH.LAST), first));
+          const key = f.local("i32", at(first, head, a.S));
+          const values = f.local("i32", at(a.v, mul(key, a.E), 4));
+
+          f.call(pack, at(a.q, mul(row, a.D), 4), a.D, panel, live, a.scale);
+          f.call(dots, at(a.k, mul(key, a.D), 4), a.D, panel, weights, n);
+          f.if(op("f32.ne", a.softcap, 0), () => f.call(cap, weights, n, a.softcap, weights));
+          f.call(mask, reach, weights, f32(-Infinity));
+          f.call(softmax, weights, n, factors);
+          f.call(mix, values, a.E, weights, sums, n);
+          f.if(holdsNaN(f, sums, a.E), () => f.call(mixAllowed, reach, values, a.E, weights, sums));
+          f.call(unpack, at(a.out, mul(row, a.E), 4), a.E, sums, live, factors);
+        });
+      },
+    );
+  },
+};
+
+/** Whether a NaN is among n rows of a panel. */
+function holdsNaN(f: FunctionBuilder, panel: Expr, n: Expr): Expr {
+  const [p, end] = [f.local("i32", panel), f.local("i32", at(panel, n, i32(ROW)))];
+  const found = f.local("v128", f32x4(0));
+  f.while(p, end, 16, [], () => {
+    const x = f.local("v128", load("v128.load", p));
+    f.set(found, op("v128.or", found, op("f32x4.ne", x, x)));
+  });
+  return op("v128.any_true", found);
+}
