@@ -1,6 +1,9 @@
 import { writeSafetensors, type StoredTensor } from "@neolog/checkpoint";
+import { AutoModelForCausalLM, AutoTokenizer } from "@neolog/models";
+import fc from "fast-check";
+import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
-import { type LoadOptions, PeftModel, TrainableTokensConfig, getPeftModel } from "./index.ts";
+import { type LoadOptions, PeftModel, TrainableTokensConfig, autoPeftModel, getPeftModel } from "./index.ts";
 import { type BaseName, caught, isTied, listener, logitsOf, makeBase, setRows, valuesOf } from "./testing.ts";
 
 /** What an adapter folder may hold and how it is read, row by row of our specification; nothing that fails changes the model. */
@@ -251,6 +254,68 @@ describe.each(NAMES)("adapter files, %s", (name) => {
     const other = makeBase(name, 8);
     const again = await PeftModel.fromPretrained(other, always, listener());
     expect(Array.from(again.layers().get(path)!.table.dataSync())).toEqual(table);
+  });
+});
+
+test("P-28: damaged bytes give typed errors and leave the model", async () => {
+  const peft = getPeftModel(makeBase("llama tied"), new TrainableTokensConfig({ token_indices: IDS }));
+  setRows(peft, "default");
+  const files = new Map<string, Uint8Array>();
+  await peft.savePretrained(files);
+  const base = makeBase("llama tied");
+  const before = valuesOf(base);
+  const names = ["adapter_config.json", "adapter_model.safetensors"] as const;
+  const damage = fc.record({
+    file: fc.constantFrom(...names),
+    at: fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }),
+    byte: fc.integer({ min: 0, max: 255 }),
+    cut: fc.boolean(),
+  });
+  let refusals = 0;
+  await fc.assert(
+    fc.asyncProperty(damage, async ({ file, at, byte, cut }) => {
+      const bytes = Uint8Array.from(files.get(file)!);
+      const place = Math.floor(at * bytes.length);
+      bytes[place] = byte;
+      const broken = new Map([...files, [file, cut ? bytes.slice(0, place) : bytes]]);
+      try {
+        (await PeftModel.fromPretrained(base, broken, listener())).unload();
+      } catch (error) {
+        refusals++;
+        expect(["CheckpointError", "ConfigError", "TargetError"]).toContain((error as Error).name);
+      }
+      expect(valuesOf(base)).toEqual(before);
+    }),
+    { numRuns: 600 },
+  );
+  expect(refusals).toBeGreaterThan(100);
+});
+
+describe("autoPeftModel", () => {
+  const meadow = fileURLToPath(new URL("../../models/pretrained/meadow", import.meta.url));
+  const folderOf = async (base_model_name_or_path: string | null) => {
+    const base = await AutoModelForCausalLM.fromPretrained(meadow);
+    const tokenizer = await AutoTokenizer.fromPretrained(meadow);
+    const token_indices = tokenizer.addTokens([" wug", " dax"]);
+    base.resizeTokenEmbeddings(tokenizer.vocabSize);
+    const peft = getPeftModel(base, new TrainableTokensConfig({ token_indices, base_model_name_or_path }));
+    setRows(peft, "default");
+    const files = new Map<string, Uint8Array>();
+    await peft.savePretrained(files);
+    for (const [file, text] of tokenizer.files()) files.set(file, new TextEncoder().encode(text));
+    return { peft, files };
+  };
+  const resolveBase = (path: string) => AutoModelForCausalLM.fromPretrained(path);
+
+  test("loads the named base, grown to the tokenizer beside the adapter", async () => {
+    const { peft, files } = await folderOf(meadow);
+    const loaded = await autoPeftModel(files, { resolveBase, onWarning: ({ message }) => expect.fail(message) });
+    expect(loaded.getBaseModel().config.vocab_size).toBe(691);
+    expect(logitsOf(loaded, [[0, 689, 317, 690]])).toEqual(logitsOf(peft, [[0, 689, 317, 690]]));
+  });
+  test("needs a name", async () => {
+    const { files } = await folderOf(null);
+    expect(await caught(() => autoPeftModel(files, { resolveBase }))).toMatchObject({ code: "ARGUMENT" });
   });
 });
 

@@ -1,3 +1,4 @@
+export { type AutoPeftOptions, autoPeftModel } from "./auto.ts";
 export {
   PEFT_VERSION,
   TASK_TYPES,

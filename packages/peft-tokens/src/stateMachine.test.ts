@@ -416,6 +416,27 @@ test("P-14: merging twice is merging once, and disjoint adapters merge in any or
   expect(await merged(["default", "c"])).toEqual(await merged(["c", "default"]));
 });
 
+test.each([true, false])(
+  "P-20: without adapters, or with none of them merged, the base is left (tied %s)",
+  async (tied) => {
+    for (const leave of [
+      async (peft: PeftModel) => {
+        for (const name of Object.keys(peft.peftConfig)) peft.deleteAdapter(name);
+      },
+      async (peft: PeftModel) => peft.unload(),
+      async (peft: PeftModel) => peft.mergeAndUnload({ adapterNames: [] }),
+    ]) {
+      const machine = new Machine(tied, true);
+      const before = machine.expectedLogits([]);
+      machine.peft.addAdapter("c", machine.config("c", false));
+      machine.step();
+      await leave(machine.peft);
+      expect(machine.base.forward(INPUT).logits.dataSync()).toEqual(before);
+      expect(machine.tablesOf(machine.base)).toEqual(machine.model.tables);
+    }
+  },
+);
+
 test("P-19: permuting token_indices together with rows changes no logit", () => {
   const machine = new Machine(true, false);
   const order = [7, 2, 5, 1];

@@ -1,0 +1,42 @@
+import { type FolderSource, openFolder, readText } from "@neolog/checkpoint";
+import { type CausalLM, Tokenizer } from "@neolog/models";
+import { ConfigError } from "./errors.ts";
+import { type LoadOptions, readConfig } from "./files.ts";
+import { PeftModel } from "./model.ts";
+import { type OnWarning, toConsole } from "./warnings.ts";
+
+export interface AutoPeftOptions extends LoadOptions {
+  /** Loads the base that the adapter's config names. */
+  readonly resolveBase: (nameOrPath: string, revision: string | null) => Promise<CausalLM>;
+  readonly adapterName?: string;
+  readonly onWarning?: OnWarning;
+}
+
+/**
+ * The base that an adapter folder names, with the adapter on it. Where the folder holds a tokenizer of more tokens than the base has
+ * rows, the table grows first. Throws ConfigError ARGUMENT where no base is named.
+ */
+export async function autoPeftModel(
+  source: FolderSource,
+  { resolveBase, onWarning = toConsole, ...options }: AutoPeftOptions,
+): Promise<PeftModel> {
+  const config = options.config ?? (await readConfig(source, options.subfolder, onWarning));
+  const { base_model_name_or_path, revision } = config;
+  if (base_model_name_or_path === null) {
+    throw new ConfigError(
+      "ARGUMENT",
+      "autoPeftModel: base_model_name_or_path must name the base, got null; load it and use PeftModel.fromPretrained",
+    );
+  }
+  const model = await resolveBase(base_model_name_or_path, revision);
+  const tokens = await tokensBeside(source);
+  if (tokens > model.config.vocab_size) model.resizeTokenEmbeddings(tokens);
+  return PeftModel.fromPretrained(model, source, { ...options, config, onWarning });
+}
+
+/** How many tokens the folder's tokenizer has; 0 without one. */
+async function tokensBeside(source: FolderSource): Promise<number> {
+  const folder = await openFolder(source);
+  if (!(await folder.has("tokenizer.json"))) return 0;
+  return new Tokenizer(await readText(folder, "tokenizer.json"), "{}", `${folder.name}/tokenizer.json`).vocabSize;
+}
