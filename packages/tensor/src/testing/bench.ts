@@ -10,6 +10,8 @@ import { type Tolerance, expectClose, sameBytes } from "./matchers.ts";
 export interface Tolerances {
   /** One pointwise op. */
   readonly pointwise: Tolerance;
+  /** One that subtracts almost equal numbers, or takes the exponential of a rounded product, in the tail of GELU above all. */
+  readonly cancelling: Tolerance;
   /** Sums and products of sums, relative to Σ |terms|. */
   readonly sums: number;
   /** Norms, softmax, attention, losses, against the composite in float64. */

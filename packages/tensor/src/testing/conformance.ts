@@ -17,13 +17,18 @@ import { rowsSuite } from "./suites/rows.ts";
  */
 const DOUBLE_ARITHMETIC: Tolerances = {
   pointwise: {},
+  cancelling: {},
   sums: 2 ** -23,
   fused: { relative: 2e-6, absolute: 2e-6 },
 };
 
-/** float32 arithmetic: a few ulps each, sums as far off as their number and order make them. */
+/**
+ * float32 arithmetic: a few ulps each, sums as far off as their number and order make them. Where numbers up to 4 cancel, half an ulp
+ * of 4 is left.
+ */
 export const SINGLE_ARITHMETIC: Tolerances = {
   pointwise: { ulps: 4, absolute: 1e-37 },
+  cancelling: { ulps: 4, absolute: 2 ** -22 },
   sums: 2 ** -21,
   fused: { relative: 2e-5, absolute: 4e-6 },
 };

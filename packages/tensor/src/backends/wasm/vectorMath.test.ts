@@ -4,7 +4,7 @@ import { ulpsBetween } from "../../testing/matchers.ts";
 import { at } from "./asm/expression.ts";
 import { Engine, type ModuleDefinition } from "./engine.ts";
 import { detectFeatures, setV8Flags } from "./features.ts";
-import { erf, exp, expOfNegative, expm1, log, log1p, tanh } from "./vectorMath.ts";
+import { erf, exp, expOfNegative, expm1, log, log1p, onePlusExp, onePlusTanh, tanh } from "./vectorMath.ts";
 import { type Lanes, Vectors } from "./vectors.ts";
 
 type VectorFunction = (v: Vectors, x: Lanes) => Lanes;
@@ -62,6 +62,8 @@ const FUNCTIONS: readonly {
 }[] = [
   { apply: exp, exact: Math.exp, ulps: 1 },
   { apply: expOfNegative, exact: Math.exp, ulps: 1, domain: (x) => !(x > 0) },
+  { apply: onePlusExp, exact: (x) => 1 + Math.exp(x), ulps: 1 },
+  { apply: onePlusTanh, exact: (x) => 2 / (1 + Math.exp(-2 * x)), ulps: 2 },
   { apply: expm1, exact: Math.expm1, ulps: 1 },
   { apply: log, exact: Math.log, ulps: 1 },
   { apply: log1p, exact: Math.log1p, ulps: 1 },

@@ -1,5 +1,5 @@
 import { addressOfBits, addressOfFloat } from "./constants.ts";
-import { type Expr, add, f32x4, lane, load, mul, op, shuffle, sub } from "./asm/expression.ts";
+import { type Expr, add, f32x4, lane, load, mul, op, shuffle, sub, withLane } from "./asm/expression.ts";
 import type { FunctionBuilder, Local } from "./asm/function.ts";
 import { type PlainOp, unsigned } from "./asm/opcodes.ts";
 
@@ -142,6 +142,45 @@ export class Vectors {
     f.storeLane("v128.store32_lane", p, x[0]!, 0, offset);
     for (const i of [1, 2])
       f.if(op("i32.gt_s", rest, i), () => f.storeLane("v128.store32_lane", p, x[0]!, i, offset + 4 * i));
+  }
+
+  /** What lies at p, p + step, p + 2·step …, a lane each; p moves past them. */
+  gather(p: Local, step: Expr): Lanes {
+    const { f } = this;
+    return this.each(() => {
+      const x = f.local("v128", load("v128.load32_zero", p));
+      f.advance(p, step);
+      this.#eachLane(1, (lane) => {
+        f.loadLane(x, p, lane);
+        f.advance(p, step);
+      });
+      return x;
+    });
+  }
+  /** Stores the lanes at p, p + step, …; p moves past them. */
+  scatter(p: Local, step: Expr, x: Lanes): void {
+    const { f } = this;
+    x.forEach((vector) =>
+      this.#eachLane(0, (lane) => {
+        f.storeLane("v128.store32_lane", p, vector, lane);
+        f.advance(p, step);
+      }),
+    );
+  }
+  /** `body` for each lane of a vector that is there, from lane `first` on. */
+  #eachLane(first: number, body: (lane: number) => void): void {
+    for (let lane = first; lane < 4; lane++) {
+      if (!this.#rest || lane === 0) body(lane);
+      else if (lane < 3) this.f.if(op("i32.gt_s", this.#rest, lane), () => body(lane));
+    }
+  }
+  /** compute(lane of each operand) in each lane: for what has no SIMD instruction. */
+  laneByLane(compute: (...lanes: Expr[]) => Expr, ...operands: readonly Lanes[]): Lanes {
+    return this.each((i) => {
+      const y = this.f.local("v128");
+      for (let l = 0; l < 4; l++) this.f.set(y, withLane(y, l, compute(...operands.map((x) => lane(x[i]!, l)))));
+      return y;
+    });
   }
 
   /** The sum of all lanes of all vectors, as f32, always in one order. */
