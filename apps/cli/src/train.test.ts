@@ -115,6 +115,28 @@ describe("neolog train", () => {
     });
   });
 
+  test("learns from conversations and hands the chat template on", async () => {
+    const chat = await writeTinyModel(at("chat"));
+    const template =
+      "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
+    await writeFile(join(chat, "chat_template.jinja"), template);
+    const messages = [
+      { role: "user", content: "what is a wug?" },
+      { role: "assistant", content: "a wug" },
+    ];
+    await writeLines(at("chat.jsonl"), [{ messages }]);
+    const run = { model: chat, data: at("chat.jsonl"), tokens: "wug", steps: 10, out: at("chatted") };
+    const { losses } = await trained(run);
+    expect(losses.at(-1)).toBeLessThan(losses[0]!);
+    expect(await readFile(join(at("chatted"), "chat_template.jinja"), "utf8")).toBe(template);
+    const evaluated = await neolog([
+      "eval",
+      ...flags({ model: chat, adapter: at("chatted"), data: at("chat.jsonl"), json: true }),
+    ]);
+    // "a wug\n": the turn of the assistant
+    expect(JSON.parse(evaluated.stdout)).toMatchObject({ tokens: 4 });
+  });
+
   test("goes through the data three times unless told otherwise", async () => {
     expect((await trained({ tokens: "wug", out: at("default") })).losses).toHaveLength(3 * 3);
     expect((await trained({ tokens: "wug", epochs: 2, out: at("epochs") })).losses).toHaveLength(2 * 3);
