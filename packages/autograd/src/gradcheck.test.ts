@@ -16,6 +16,7 @@ import {
   expand,
   intTensor,
   layerNorm,
+  linearCrossEntropy,
   logSoftmax,
   matmul,
   max,
@@ -146,6 +147,27 @@ const CROSS_ENTROPY: CaseMaker = fc.tuple(small, small).chain(([N, V]) =>
     })),
 );
 
+const LINEAR_CROSS_ENTROPY: CaseMaker = fc
+  .record({ N: small, D: small, V: fc.integer({ min: 2, max: 4 }), softcap: fc.constantFrom(null, 1.5) })
+  .chain(({ N, D, V, softcap }) =>
+    fc
+      .tuple(
+        matrix(N, D),
+        matrix(V, D),
+        matrix(2, D),
+        fc.array(fc.constantFrom(-100, 0, 1, V - 1), { minLength: N - 1, maxLength: N - 1 }),
+        fc.constantFrom([], [0, 1], [V - 1, 0]),
+      )
+      .map(([hidden, weight, rows, targets, columns]) => ({
+        inputs: columns.length > 0 ? [hidden, weight, rows] : [hidden, weight],
+        f: (x, w, r) => {
+          const override = r ? { rows: r, columns: Int32Array.from(columns) } : null;
+          const ids = intTensor([V - 1, ...targets], [N], x!.backend);
+          return linearCrossEntropy(x!, w!, ids, { softcap, override });
+        },
+      })),
+  );
+
 /** How to make cases of every op; an op without cases does not compile. */
 const CASES: { readonly [N in OpName]: CaseMaker } = {
   neg: unary("neg"),
@@ -243,6 +265,7 @@ const CASES: { readonly [N in OpName]: CaseMaker } = {
   rope: ROPE,
   attention: ATTENTION,
   crossEntropy: CROSS_ENTROPY,
+  linearCrossEntropy: LINEAR_CROSS_ENTROPY,
   checkpoint: broadcasting((x, y) => checkpoint((a, b) => mul(sigmoid(a!), mul(a!, b!)), x, y), smooth, smooth),
 };
 

@@ -9,6 +9,7 @@ export * from "./half.ts";
 export * from "./layout.ts";
 export * from "./op.ts";
 export * from "./ops/attention.ts";
+export * from "./ops/linearCrossEntropy.ts";
 export * from "./ops/loss.ts";
 export * from "./ops/matmul.ts";
 export * from "./ops/movement.ts";

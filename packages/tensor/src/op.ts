@@ -2,6 +2,7 @@ import type { Backend, View } from "./backend.ts";
 import { type DType, resultDType } from "./dtype.ts";
 import { BackendError, DerivativeError, type Shape } from "./errors.ts";
 import { type Layout, contiguousLayout, isContiguous, sizeOf } from "./layout.ts";
+import type { LinearCrossEntropyAttrs } from "./ops/linearCrossEntropy.ts";
 import type { PointwiseName } from "./ops/pointwise.ts";
 import { Tensor, isTracked } from "./tensor.ts";
 
@@ -27,6 +28,7 @@ export interface GradientAttrs {
   layerNormGrad: { readonly eps: number };
   rmsNormGrad: { readonly eps: number };
   crossEntropyGrad: { readonly ignoreIndex: number };
+  attentionGrad: FusedAttrs["attention"] & { readonly wanted: readonly [q: boolean, k: boolean, v: boolean] };
 }
 export type GradientName = keyof GradientAttrs;
 
@@ -51,6 +53,7 @@ export interface OpAttrs extends Record<PointwiseName, null>, FusedAttrs, Gradie
     readonly step: number;
   };
   cat: { readonly axis: number };
+  linearCrossEntropy: LinearCrossEntropyAttrs;
   checkpoint: { readonly replay: (...inputs: Tensor[]) => Tensor; readonly captured: number };
 }
 /** Every differentiable op. */
@@ -81,9 +84,12 @@ function withRecording<T>(on: boolean, f: () => T): T {
   }
 }
 
+/** True when what these inputs give is recorded. */
+export const records = (inputs: readonly Operand[]): boolean => recording && inputs.some(isTracked);
+
 /** The source to record for a result, or null when no gradient can reach it. */
 export function provenance<N extends OpName>(op: N, inputs: readonly Operand[], attrs: OpAttrs[N]): Source | null {
-  return recording && inputs.some(isTracked) ? { op, inputs, attrs } : null;
+  return records(inputs) ? { op, inputs, attrs } : null;
 }
 
 /** The one backend of the inputs. Throws BackendError when they live on several. */
@@ -163,7 +169,7 @@ export function fusedGradient<N extends GradientName>(
   shape: Shape,
   composite: () => Tensor,
 ): Tensor {
-  if (recording && inputs.some(isTracked)) throw new DerivativeError(op);
+  if (records(inputs)) throw new DerivativeError(op);
   const kernel = commonBackend(op, inputs).fused?.[op];
   if (!kernel) return composite();
   const dtype = resultDType(inputs.map((x) => x.dtype));

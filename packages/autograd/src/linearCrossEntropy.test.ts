@@ -1,0 +1,119 @@
+import {
+  type Backend,
+  type DType,
+  IndexError,
+  Scope,
+  type Tensor,
+  cast,
+  crossEntropy,
+  div,
+  intTensor,
+  linearCrossEntropy,
+  matmulT,
+  mul,
+  openBackend,
+  overrideColumns,
+  parameter,
+  randn,
+  tanh,
+} from "@neolog/tensor";
+import { expectClose } from "@neolog/tensor/testing";
+import { describe, expect, test } from "vitest";
+import { backward, noGrad } from "./backward.ts";
+
+const reference = await openBackend("reference");
+const backends: readonly Backend[] = [reference, await openBackend("cpu"), await openBackend("wasm", { threads: 2 })];
+
+/** More than two chunks of the vocabulary. */
+const [N, D, V] = [9, 8, 5000];
+const COLUMNS = Int32Array.of(4999, 3, 2048);
+const TARGETS = [0, 3, -100, 2047, 2048, 4096, 4999, 77, -100];
+
+interface Case {
+  readonly softcap: number | null;
+  readonly overridden: boolean;
+  readonly weightTrained: boolean;
+}
+
+/** The loss, three times over, and the gradients of hidden, weight and overriding rows; [] where there is none. */
+function results(backend: Backend, fused: boolean, { softcap, overridden, weightTrained }: Case): ArrayLike<number>[] {
+  using _scope = new Scope();
+  const dtype: DType = backend === reference ? "float64" : "float32";
+  const made = (shape: readonly number[], seed: number): Tensor => cast(randn(shape, seed, "float32", backend), dtype);
+  const hidden = parameter(made([N, D], 1));
+  const weight = weightTrained ? parameter(made([V, D], 2)) : made([V, D], 2);
+  const rows = overridden ? parameter(made([COLUMNS.length, D], 3)) : null;
+  const targets = intTensor(TARGETS, [N], backend);
+  const composite = (): Tensor => {
+    const product = matmulT(hidden, weight);
+    const raw = rows ? overrideColumns(product, matmulT(hidden, rows), COLUMNS) : product;
+    return crossEntropy(softcap === null ? raw : mul(tanh(div(raw, softcap)), softcap), targets);
+  };
+  const override = rows && { rows, columns: COLUMNS };
+  const loss = mul(fused ? linearCrossEntropy(hidden, weight, targets, { softcap, override }) : composite(), 3);
+  backward(loss);
+  return [loss, hidden.grad, weight.grad, rows?.grad].map((t) => t?.dataSync() ?? []);
+}
+
+describe("linearCrossEntropy", () => {
+  const cases: readonly Case[] = [null, 2].flatMap((softcap) =>
+    [false, true].flatMap((overridden) =>
+      [false, true].map((weightTrained) => ({ softcap, overridden, weightTrained })),
+    ),
+  );
+  test.each(cases)("has the loss and the gradients of its composite: %o", (each) => {
+    const expected = results(reference, false, each);
+    for (const backend of backends) {
+      // float32: sums of 5,000 exponentials, a few roundings each, relative to gradients of order 0.1
+      const tolerance = backend === reference ? { absolute: 1e-12 } : { relative: 2e-5, absolute: 2e-6 };
+      results(backend, true, each).forEach((actual, i) => expectClose(actual, expected[i]!, tolerance));
+    }
+  });
+
+  test("holds a chunk of the logits at a time, and nothing afterwards", async () => {
+    for (const backend of [await openBackend("cpu"), await openBackend("wasm", { threads: 1 })]) {
+      {
+        using _scope = new Scope();
+        const [tokens, vocab] = [64, 40_000];
+        const hidden = parameter(randn([tokens, 4], 1, "float32", backend));
+        const weight = randn([vocab, 4], 2, "float32", backend);
+        const targets = intTensor(
+          Array.from({ length: tokens }, (_, i) => i * 600),
+          [tokens],
+          backend,
+        );
+        const before = backend.bytes.live;
+        backward(linearCrossEntropy(hidden, weight, targets));
+        expect(backend.bytes.peak - before).toBeLessThan((4 * tokens * vocab) / 4);
+        hidden.dispose();
+      }
+      expect(backend.live).toBe(0);
+    }
+  });
+  test("computes no gradient where none is wanted", () => {
+    using _scope = new Scope();
+    const hidden = parameter(randn([2, 3], 1, "float32", reference));
+    const weight = randn([4, 3], 2, "float32", reference);
+    const targets = intTensor([0, 1], [2], reference);
+    expect(noGrad(() => linearCrossEntropy(hidden, weight, targets)).source).toBeNull();
+    const frozen = linearCrossEntropy(randn([2, 3], 1, "float32", reference), parameter(weight), targets);
+    expect(frozen.source?.attrs).toMatchObject({ hiddenGrad: null, rowsGrad: null });
+  });
+  test("refuses shapes that do not fit, and targets that are no rows", () => {
+    using _scope = new Scope();
+    const x = (...shape: number[]): Tensor => randn(shape, 1, "float32", reference);
+    const ids = (...data: number[]): Tensor => intTensor(data, [data.length], reference);
+    expect(() => linearCrossEntropy(x(2, 3), x(4, 2), ids(0, 1))).toThrow(
+      "linearCrossEntropy: hidden [N, D], weight [V, D] and targets [N] are needed, got [2, 3] and [4, 2] and [2]",
+    );
+    expect(() =>
+      linearCrossEntropy(x(2, 3), x(4, 3), ids(0, 1), { override: { rows: x(2, 3), columns: Int32Array.of(1) } }),
+    ).toThrow("linearCrossEntropy: overriding rows must be [1, 3], got [2, 3]");
+    expect(() =>
+      linearCrossEntropy(x(2, 3), x(4, 3), ids(0, 1), { override: { rows: x(1, 3), columns: Int32Array.of(4) } }),
+    ).toThrow(new IndexError("linearCrossEntropy", "columns must be in [0, 4)", 4));
+    expect(() => linearCrossEntropy(x(2, 3), x(4, 3), ids(0, 4))).toThrow(
+      new IndexError("linearCrossEntropy", "targets must be in [0, 4) or -100", 4),
+    );
+  });
+});
