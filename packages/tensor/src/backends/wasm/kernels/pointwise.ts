@@ -2,10 +2,11 @@ import type { View } from "../../../backend.ts";
 import { type Node, parseExpression } from "../../../expression.ts";
 import { isContiguous, sizeOf } from "../../../layout.ts";
 import { type Nest, collapse } from "../../cpu/strided.ts";
-import { add, at, load, mul, op, sub } from "../asm/expression.ts";
-import type { FunctionBuilder, Local } from "../asm/function.ts";
+import { type Expr, add, at, i32, load, mul, op, sub } from "../asm/expression.ts";
+import type { Local } from "../asm/function.ts";
 import type { ModuleBuilder } from "../asm/module.ts";
 import { type Engine, type ModuleDefinition, addressOf, memoryOf } from "../engine.ts";
+import { type Place, forEachIndex } from "../loops.ts";
 import { isIntegral, mathOf, printVectors, workOf } from "../vectorExpression.ts";
 import { type Lanes, Vectors } from "../vectors.ts";
 
@@ -136,13 +137,10 @@ function parametersOf({ kinds, outer }: Signature): Record<string, "i32" | "f32"
 }
 
 /** An operand of the inner loop: its number, or where it lies. */
-interface Operand {
+interface Operand extends Place {
   readonly kind: number;
   readonly x: Local;
-  /** The first element of the row. */
-  readonly start: Local;
   readonly step: Local | undefined;
-  readonly strides: readonly Local[];
 }
 
 function buildLoops(
@@ -167,53 +165,14 @@ function buildLoops(
     return;
   }
   const sizes = Array.from({ length: outer }, (_, axis) => params[`size${axis}`]!);
-  const index = startAt(f, places, sizes, from);
-  const row = f.local("i32");
-  f.for(row, from, to, 1, () => {
+  forEachIndex(f, places, sizes, [from, to], () => {
     for (const { x, start } of places) f.set(x, start);
     buildRow(m, v, root, operands, params["n"]!);
-    nextRow(f, places, sizes, index, outer - 1);
-  });
-}
-
-/** Moves the operands to row number `row`; its index in each outer axis. */
-function startAt(f: FunctionBuilder, places: readonly Operand[], sizes: readonly Local[], row: Local): Local[] {
-  const rest = f.local("i32", row);
-  const index = sizes.map(() => f.local("i32"));
-  for (let axis = sizes.length - 1; axis >= 0; axis--) {
-    f.set(index[axis]!, axis > 0 ? op("i32.rem_u", rest, sizes[axis]!) : rest);
-    if (axis > 0) f.set(rest, op("i32.div_u", rest, sizes[axis]!));
-    for (const { start, strides } of places) f.set(start, at(start, index[axis]!, strides[axis]!));
-  }
-  return index;
-}
-
-/** Moves the operands one on in `axis`, and back to its begin and one on in the axis before it at its end. */
-function nextRow(
-  f: FunctionBuilder,
-  places: readonly Operand[],
-  sizes: readonly Local[],
-  index: readonly Local[],
-  axis: number,
-): void {
-  for (const { start, strides } of places) f.advance(start, strides[axis]!);
-  if (axis === 0) return;
-  f.advance(index[axis]!, 1);
-  f.if(op("i32.eq", index[axis]!, sizes[axis]!), () => {
-    f.set(index[axis]!, 0);
-    for (const { start, strides } of places) f.set(start, sub(start, mul(strides[axis]!, sizes[axis]!)));
-    nextRow(f, places, sizes, index, axis - 1);
   });
 }
 
 /** The inner loop over n elements, which moves the operands. */
-function buildRow(
-  m: ModuleBuilder,
-  v: Vectors,
-  root: Node,
-  operands: readonly Operand[],
-  n: Parameters<typeof mul>[0],
-): void {
+function buildRow(m: ModuleBuilder, v: Vectors, root: Node, operands: readonly Operand[], n: Expr): void {
   const { f } = v;
   const [out, ...inputs] = operands as [Operand, ...Operand[]];
   const integer = out.kind > INT32;
@@ -224,7 +183,7 @@ function buildRow(
       : null;
   });
   const moving = operands.filter(({ kind }) => kind % INT32 === NEXT).map(({ x }) => x);
-  const driver = moving.shift() ?? f.local("i32", mul(0, 0));
+  const driver = moving.shift() ?? f.local("i32", i32(0));
   const end = f.local("i32", add(driver, mul(n, 4)));
   v.walk(driver, end, moving, (u) => {
     const lanes = inputs.map((input, i) =>
