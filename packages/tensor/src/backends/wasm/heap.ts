@@ -62,12 +62,13 @@ export class WasmMemory {
     if (span.size === 0) this.#spans.splice(at, 1);
     return start;
   }
+  /** The last page stays unused: kernels may read a little past the end of a buffer. */
   #fromTop(size: number): number | undefined {
-    if (this.#top + size > this.size) {
+    if (this.#top + size + PAGE > this.size) {
       this.#merge();
       const merged = this.#fromSpans(size);
       if (merged !== undefined) return merged;
-      if (this.#top + size > this.size && !this.#grow(this.#top + size)) return undefined;
+      if (this.#top + size + PAGE > this.size && !this.#grow(this.#top + size + PAGE)) return undefined;
     }
     const start = this.#top;
     this.#top += size;

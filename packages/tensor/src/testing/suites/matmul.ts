@@ -26,7 +26,7 @@ export function matmulSuite(bench: Bench): void {
     const sizesOfTerms = await elements(() =>
       matmul(abs(a.on(bench.reference, "float64")), abs(b.on(bench.reference, "float64"))),
     );
-    const largest = sizesOfTerms.reduce((most, size) => (Number.isFinite(size) ? Math.max(most, size) : most), 0);
+    const largest = Math.max(0, ...Array.from(sizesOfTerms).filter(Number.isFinite));
     const absolute = bench.tolerances.sums * largest;
     await agree(bench, (backend) => matmul(a.on(backend), b.on(backend)), {
       absolute,

@@ -1,85 +1,227 @@
 import { BYTES_PER_ELEMENT } from "../../../dtype.ts";
-import { add, at, f32x4, i32, load, mul, op } from "../asm/expression.ts";
-import type { Local } from "../asm/function.ts";
+import { type Expr, add, at, f32x4, i32, load, mul, op, shuffle, shuffleBytes } from "../asm/expression.ts";
+import type { FunctionBuilder, Local } from "../asm/function.ts";
 import type { ModuleDefinition } from "../engine.ts";
 import { multiplyAdd } from "../vectors.ts";
-import { type FloatDType, loadFour, loadOne } from "../widening.ts";
+import { type FloatDType, loadFour, loadOne, widenHalf } from "../widening.ts";
 import { K_BLOCK } from "./gemm.ts";
 import { remaining, transposed } from "./pack.ts";
 
-/** Rows of W that one item multiplies: four vectors of sums hide the latency of an addition. */
-export const GEMV_ROWS = 16;
 /** Columns of B whose sums stay in the first cache. */
 export const GEMV_COLUMNS = 1024;
+/** Elements of a row that one step reads of each block. */
+const STEP = 8;
+/** Bytes that a step reads, of two blocks of four rows of float32 or eight of 16-bit floats. */
+const STEP_BYTES = 256;
+
+/** Rows of W that one item multiplies: they take 12 KiB in two blocks, so that the next ones fit beside them in the first cache. */
+export const gemvRowCount = (dtype: FloatDType): number => 16 / BYTES_PER_ELEMENT[dtype];
 
 /**
- * out[r] = Σ_k x[k]·w[r, k], with the sums of gemm: k ascending in blocks, lanes are rows. w [rows, k] lies with k contiguous; item i
- * is rows 16·i to 16·i + 15. While an item is computed, the rows of the next are touched in ascending order: one stream, which the
- * processor prefetches, where sixteen would be read at half the speed of memory.
+ * out[r] = Σ_k x[k]·w[r, k], with the sums of gemm: k ascending in blocks; lanes are rows, so 4 × 4 pieces of W are transposed in
+ * registers. Two blocks go side by side, which hides the latency of additions. w [rows, k] lies with k contiguous; item i is
+ * gemvRowCount rows. Meanwhile what comes next is touched line by line: one ascending stream, which the processor prefetches, where
+ * many short ones would be read at half the speed of memory.
  */
 export const gemvRows = (dtype: FloatDType): ModuleDefinition => ({
   build(m, { madd }) {
     const bytes = BYTES_PER_ELEMENT[dtype];
+    const rowCount = gemvRowCount(dtype);
+    const groups = rowCount / 4;
+    const blockBytes = K_BLOCK * bytes;
     m.kernel(
       "gemvRows",
       { out: "i32", x: "i32", w: "i32", rowStep: "i32", rows: "i32", k: "i32" },
       (f, { out, x, w, rowStep, rows, k, from, to }) => {
-        const groups = GEMV_ROWS / 4;
-        const [item, block, p, ahead] = f.locals(4, "i32") as [Local, Local, Local, Local];
-        const [lanes, t] = [f.locals(4, "v128"), f.locals(4, "v128")];
+        const [item, pair, p, along, xs] = f.locals(5, "i32") as [Local, Local, Local, Local, Local];
+        const pointers = f.locals(4, "i32");
         const totals = f.locals(groups, "v128");
-        const sums = f.locals(groups, "v128");
-        const touched = f.local("i32");
+        const sums = [f.locals(groups, "v128"), f.locals(groups, "v128")] as const;
+        const accumulate = (block: number, group: number, column: Expr, position: number): void => {
+          const sum = sums[block]![group]!;
+          const splat = load("v128.load32_splat", xs, 4 * (block * K_BLOCK + position));
+          f.set(sum, multiplyAdd(madd, splat, column, sum));
+        };
+        const ahead = new Touching(f, rowStep, rowCount, bytes);
         f.for(item, from, to, 1, () => {
-          const row = f.local("i32", mul(item, GEMV_ROWS));
-          const count = remaining(f, rows, row, GEMV_ROWS);
+          const row = f.local("i32", mul(item, rowCount));
+          const count = remaining(f, rows, row, rowCount);
           const first = f.local("i32", at(w, row, rowStep));
-          // rows beyond the last are the last again
-          const starts = Array.from({ length: GEMV_ROWS }, (_, i) => {
+          // rows beyond the last are the first again
+          const starts = Array.from({ length: rowCount }, (_, i) => {
             const start = f.local("i32", first);
             f.if(op("i32.gt_s", count, i), () => f.set(start, at(first, i32(i), rowStep)));
             return start;
           });
-          f.set(ahead, at(first, i32(GEMV_ROWS), rowStep));
-          f.if(op("i32.ge_s", add(row, 2 * GEMV_ROWS), rows), () => f.set(ahead, first));
+          const below = f.local("i32", op("i32.le_s", add(row, 2 * rowCount), rows));
           for (const total of totals) f.set(total, f32x4(0));
-          f.for(block, 0, k, K_BLOCK, () => {
-            const end = f.local("i32", add(block, remaining(f, k, block, K_BLOCK)));
-            const wholeEnd = f.local("i32", add(block, op("i32.and", op("i32.sub", end, block), -4)));
-            for (const sum of sums) f.set(sum, f32x4(0));
-            const sumColumn = (g: number, column: ReturnType<typeof op>, position: number): void => {
-              const splat = load("v128.load32_splat", at(x, p, i32(4)), 4 * position);
-              f.set(sums[g]!, multiplyAdd(madd, splat, column, sums[g]!));
+          f.set(xs, x);
+          f.set(along, i32(0));
+          f.for(pair, 0, k, 2 * K_BLOCK, () => {
+            const steps = [remaining(f, k, pair, K_BLOCK), remaining(f, k, add(pair, K_BLOCK), K_BLOCK)] as const;
+            f.if(op("i32.lt_s", steps[1], 0), () => f.set(steps[1], 0));
+            const whole = steps.map((n) => f.local("i32", op("i32.and", n, -STEP))) as [Local, Local];
+            for (const sum of sums.flat()) f.set(sum, f32x4(0));
+            ahead.begin({ first, below, next: f.local("i32", add(pair, 2 * K_BLOCK)), k });
+            const point = (group: number): void =>
+              pointers.forEach((pointer, i) => f.set(pointer, add(starts[4 * group + i]!, along)));
+            const step = (blocks: readonly number[]): void => {
+              for (let group = 0; group < groups; group++) {
+                point(group);
+                for (const block of blocks)
+                  columnsOfFour(f, dtype, pointers, block * blockBytes, (column, position) =>
+                    accumulate(block, group, column, position),
+                  );
+              }
+              ahead.touch();
+              f.advance(along, STEP * bytes);
+              f.advance(xs, 4 * STEP);
             };
-            f.for(p, block, wholeEnd, 4, () => {
-              for (let g = 0; g < groups; g++) {
-                lanes.forEach((lane, i) => f.set(lane, loadFour(f, dtype, at(starts[4 * g + i]!, p, i32(bytes)))));
-                transposed(f, lanes, t).forEach((column, i) => sumColumn(g, column, i));
-                // 16 rows of 4 elements are as many bytes ahead
-                f.set(touched, op("i32.xor", touched, load("i32.load", ahead, 16 * bytes * g)));
-                f.if(op("i32.eq", touched, 0x5a5a5a5b), () => f.set(touched, 0)); // ends the basic block: loads stay here
-              }
-              f.advance(ahead, 64 * bytes);
-            });
-            f.for(p, wholeEnd, end, 1, () => {
-              for (let g = 0; g < groups; g++) {
-                lanes.forEach((lane, i) => f.set(lane, loadOne(f, dtype, at(starts[4 * g + i]!, p, i32(bytes)))));
-                sumColumn(g, transposed(f, lanes, t)[0]!, 0);
-              }
-            });
-            sums.forEach((sum, g) => f.set(totals[g]!, op("f32x4.add", totals[g]!, sum)));
+            f.for(p, 0, whole[1], STEP, () => step([0, 1]));
+            f.for(p, p, whole[0], STEP, () => step([0]));
+            for (const block of [0, 1]) {
+              f.set(along, mul(add(pair, whole[block]!), bytes));
+              f.set(xs, add(x, mul(add(pair, whole[block]!), 4)));
+              f.for(p, whole[block]!, steps[block]!, 1, () => {
+                for (let group = 0; group < groups; group++) {
+                  point(group);
+                  const lanes = pointers.map((pointer) =>
+                    f.local("v128", loadOne(f, dtype, pointer, block * blockBytes)),
+                  );
+                  accumulate(block, group, transposed(f, lanes, f.locals(4, "v128"))[0]!, 0);
+                }
+                f.advance(along, bytes);
+                f.advance(xs, 4);
+              });
+            }
+            f.set(along, mul(add(pair, 2 * K_BLOCK), bytes));
+            f.set(xs, add(x, mul(add(pair, 2 * K_BLOCK), 4)));
+            for (const block of sums)
+              block.forEach((sum, group) => f.set(totals[group]!, op("f32x4.add", totals[group]!, sum)));
           });
           const target = f.local("i32", at(out, row, i32(4)));
-          for (let i = 0; i < GEMV_ROWS; i++)
+          for (let i = 0; i < rowCount; i++)
             f.if(op("i32.gt_s", count, i), () =>
               f.storeLane("v128.store32_lane", target, totals[Math.floor(i / 4)]!, i % 4, 4 * i),
             );
         });
-        f.if(op("i32.eq", touched, 0x5a5a5a5b), () => f.set(touched, 0));
+        ahead.end();
       },
     );
   },
 });
+
+/** Reads one word of each cache line of what the kernel needs next, row by row, STEP_BYTES at a time. */
+class Touching {
+  readonly #f: FunctionBuilder;
+  readonly #rowStep: Local;
+  readonly #rows: number;
+  readonly #bytes: number;
+  readonly #pointer: Local;
+  readonly #row: Local;
+  readonly #rowEnd: Local;
+  readonly #length: Local;
+  readonly #rowsLeft: Local;
+  readonly #touched: Local;
+
+  constructor(f: FunctionBuilder, rowStep: Local, rows: number, bytes: number) {
+    this.#f = f;
+    this.#rowStep = rowStep;
+    this.#rows = rows;
+    this.#bytes = bytes;
+    [this.#pointer, this.#row, this.#rowEnd, this.#length, this.#rowsLeft, this.#touched] = f.locals(6, "i32") as [
+      Local,
+      Local,
+      Local,
+      Local,
+      Local,
+      Local,
+    ];
+  }
+
+  /** What comes next: the rows from `first` at element `next`, or, when that is not below k, the rows below them if there are any. */
+  begin({ first, below, next, k }: Record<"first" | "below" | "next" | "k", Local>): void {
+    const f = this.#f;
+    const length = this.#length;
+    f.set(this.#row, first);
+    f.if(
+      op("i32.lt_s", next, k),
+      () => {
+        f.set(this.#row, at(first, next, i32(this.#bytes)));
+        f.set(length, mul(remaining(f, k, next, 2 * K_BLOCK), this.#bytes));
+      },
+      () => {
+        f.if(below, () => f.set(this.#row, at(first, i32(this.#rows), this.#rowStep)));
+        f.set(length, mul(remaining(f, k, i32(0), 2 * K_BLOCK), this.#bytes));
+      },
+    );
+    f.set(this.#rowsLeft, i32(this.#rows));
+    f.if(op("i32.eqz", below), () => f.set(this.#rowsLeft, i32(1)));
+    this.#beginRow();
+  }
+  touch(): void {
+    const f = this.#f;
+    f.if(op("i32.gt_s", this.#rowsLeft, 0), () => {
+      for (let line = 0; line < STEP_BYTES; line += 64)
+        f.set(this.#touched, op("i32.xor", this.#touched, load("i32.load", this.#pointer, line)));
+      f.advance(this.#pointer, STEP_BYTES);
+      f.if(op("i32.ge_u", this.#pointer, this.#rowEnd), () => {
+        f.advance(this.#rowsLeft, -1);
+        f.advance(this.#row, this.#rowStep);
+        this.#beginRow();
+      });
+    });
+  }
+  /** Uses what was read, so that the engine cannot leave the reading out. */
+  end(): void {
+    this.#f.if(op("i32.eq", this.#touched, 0x5a5a5a5b), () => this.#f.set(this.#touched, 0));
+  }
+  #beginRow(): void {
+    this.#f.set(this.#pointer, this.#row);
+    this.#f.set(this.#rowEnd, add(this.#row, this.#length));
+  }
+}
+
+/** Gives the STEP columns of the four rows at `pointers` + `offset`, in order, as float32 vectors of four lanes. */
+function columnsOfFour(
+  f: FunctionBuilder,
+  dtype: FloatDType,
+  pointers: readonly Local[],
+  offset: number,
+  use: (column: Expr, position: number) => void,
+): void {
+  const x = f.locals(4, "v128");
+  const t = f.locals(4, "v128");
+  if (dtype === "float32") {
+    for (const half of [0, 4]) {
+      // a branch that is never taken: TurboFan would move the loads of all steps here, and run out of registers
+      f.block(() => {
+        f.leaveIf(op("i32.eqz", pointers[0]!), 0);
+        x.forEach((lanes, i) => f.set(lanes, load("v128.load", pointers[i]!, offset + 4 * half)));
+        transposed(f, x, t).forEach((column, i) => use(column, half + i));
+      });
+    }
+    return;
+  }
+  f.block(() => {
+    f.leaveIf(op("i32.eqz", pointers[0]!), 0);
+    x.forEach((lanes, i) => f.set(lanes, load("v128.load", pointers[i]!, offset)));
+    const [a, b, c, d] = x as [Local, Local, Local, Local];
+    const interleaved = (y: Local, z: Local, half: number): Expr => shuffleBytes(y, z, pairs(half));
+    [interleaved(a, b, 0), interleaved(c, d, 0), interleaved(a, b, 1), interleaved(c, d, 1)].forEach((pair, i) =>
+      f.set(t[i]!, pair),
+    );
+    for (const quarter of [0, 1, 2, 3]) {
+      const [ab, cd] = quarter < 2 ? [t[0]!, t[1]!] : [t[2]!, t[3]!];
+      const two = f.local("v128", quarter % 2 === 0 ? shuffle(ab, cd, 0, 4, 1, 5) : shuffle(ab, cd, 2, 6, 3, 7));
+      for (const half of [0, 1]) use(widenHalf(f, dtype, two, half), 2 * quarter + half);
+    }
+  });
+}
+
+/** The 16-bit elements of half of x and half of y, in turn. */
+const pairs = (half: number): number[] =>
+  Array.from({ length: 4 }, (_, i) => 2 * i + 8 * half).flatMap((byte) => [byte, byte + 1, byte + 16, byte + 17]);
 
 /**
  * out[j] = Σ_k x[k]·b[k, j], with the sums of gemm. b [k, columns] lies with columns contiguous; item i is columns 1024·i to

@@ -30,11 +30,11 @@ export function microkernel(m: ModuleBuilder, tile: Tile, rows: number, madd: bo
     const bs = f.locals(vectors, "v128");
     const splat = f.local("v128");
     for (const sum of sums) f.set(sum, f32x4(0));
-    f.set(end, add(a!, mul(k!, aBytes)));
+    f.set(end, add(a, mul(k, aBytes)));
     const step = (at: number): void => {
-      bs.forEach((x, j) => f.set(x, load("v128.load", b!, at * bBytes + 16 * j)));
+      bs.forEach((x, j) => f.set(x, load("v128.load", b, at * bBytes + 16 * j)));
       for (let i = 0; i < rows; i++) {
-        f.set(splat, load("v128.load32_splat", a!, at * aBytes + 4 * i));
+        f.set(splat, load("v128.load32_splat", a, at * aBytes + 4 * i));
         for (let j = 0; j < vectors; j++) {
           const sum = sums[i * vectors + j]!;
           f.set(sum, multiplyAdd(madd, splat, bs[j]!, sum));
@@ -45,25 +45,25 @@ export function microkernel(m: ModuleBuilder, tile: Tile, rows: number, madd: bo
       f.repeat(() => {
         for (let at = 0; at < unroll; at++) {
           step(at);
-          if (at < unroll - 1) f.leaveIf(op("i32.eq", add(a!, (at + 1) * aBytes), end), 1);
+          if (at < unroll - 1) f.leaveIf(op("i32.eq", add(a, (at + 1) * aBytes), end), 1);
         }
-        f.advance(b!, unroll * bBytes);
-        f.advance(a!, unroll * aBytes);
-        return op("i32.lt_u", a!, end);
+        f.advance(b, unroll * bBytes);
+        f.advance(a, unroll * aBytes);
+        return op("i32.lt_u", a, end);
       }),
     );
     const row = (i: number): Local[] => sums.slice(i * vectors, (i + 1) * vectors);
     const storeRows = (prepare: (sums: readonly Local[]) => readonly Local[]): void => {
       for (let i = 0; i < rows; i++) {
-        prepare(row(i)).forEach((x, j) => f.store("v128.store", c!, x, 16 * j));
-        if (i < rows - 1) f.advance(c!, cStep!);
+        prepare(row(i)).forEach((x, j) => f.store("v128.store", c, x, 16 * j));
+        if (i < rows - 1) f.advance(c, cStep);
       }
     };
     f.if(
-      accumulate!,
+      accumulate,
       () =>
         storeRows((sums) => {
-          bs.forEach((x, j) => f.set(x, load("v128.load", c!, 16 * j)));
+          bs.forEach((x, j) => f.set(x, load("v128.load", c, 16 * j)));
           bs.forEach((x, j) => f.set(x, op("f32x4.add", x, sums[j]!)));
           return bs;
         }),
