@@ -1,8 +1,9 @@
 import type { View } from "../../../backend.ts";
 import type { OpAttrs } from "../../../op.ts";
-import { type Expr, add, at, mul, op } from "../asm/expression.ts";
+import { type Expr, at, op } from "../asm/expression.ts";
 import { type Engine, type ModuleDefinition, addressOf, rowsOf } from "../engine.ts";
 import { Vectors } from "../vectors.ts";
+import { forRows, span } from "./rowwise.ts";
 
 /** x / √(mean x² + eps) · weight for each row; x and out [rows, width], weight [width], float32. */
 export function rmsNorm(engine: Engine, out: View, [x, weight]: readonly View[], { eps }: OpAttrs["rmsNorm"]): void {
@@ -30,11 +31,8 @@ const NORM: ModuleDefinition = {
       { out: "i32", x: "i32", weight: "i32", width: "i32", eps: "f32" },
       (f, { out, x, weight, width, eps, from, to }) => {
         const v = new Vectors(f, 4, madd);
-        const row = f.local("i32");
-        f.for(row, from, to, 1, () => {
-          const bytes = f.local("i32", mul(width, 4));
-          const p = f.local("i32", at(x, row, bytes));
-          const end = f.local("i32", add(p, bytes));
+        forRows(f, from, to, width, (row, bytes) => {
+          const { p, end } = span(f, x, row, bytes);
           const squares = v.zeros();
           v.walk(p, end, [], (u) => {
             const a = u.load(p);
@@ -53,11 +51,8 @@ const NORM: ModuleDefinition = {
       { out: "i32", x: "i32", weight: "i32", bias: "i32", width: "i32", eps: "f32" },
       (f, { out, x, weight, bias, width, eps, from, to }) => {
         const v = new Vectors(f, 4, madd);
-        const row = f.local("i32");
-        f.for(row, from, to, 1, () => {
-          const bytes = f.local("i32", mul(width, 4));
-          const p = f.local("i32", at(x, row, bytes));
-          const end = f.local("i32", add(p, bytes));
+        forRows(f, from, to, width, (row, bytes) => {
+          const { p, end } = span(f, x, row, bytes);
           const sums = v.zeros();
           v.walk(p, end, [], (u) => u.assign(sums, u.add(u.load(p), sums)));
           const mean = v.splat(op("f32.div", v.total(sums), op("f32.convert_i32_s", width)));
