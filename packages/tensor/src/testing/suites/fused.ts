@@ -1,15 +1,19 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { Backend } from "../../backend.ts";
-import { zeros } from "../../create.ts";
+import { randn, zeros } from "../../create.ts";
 import type { DType } from "../../dtype.ts";
 import { DerivativeError } from "../../errors.ts";
 import { untracked } from "../../op.ts";
 import { attention } from "../../ops/attention.ts";
+import { linearCrossEntropy } from "../../ops/linearCrossEntropy.ts";
 import { crossEntropy, crossEntropyGrad, mseLoss, nllLoss } from "../../ops/loss.ts";
+import { matmulT } from "../../ops/matmul.ts";
 import { cast } from "../../ops/movement.ts";
 import { layerNorm, layerNormGrad, rmsNorm, rmsNormGrad } from "../../ops/norm.ts";
+import { div, mul, tanh } from "../../ops/pointwise.ts";
 import { rope } from "../../ops/rope.ts";
+import { overrideColumns } from "../../ops/rows.ts";
 import { logSoftmax, logSoftmaxGrad, softmax, softmaxGrad } from "../../ops/softmax.ts";
 import { Scope } from "../../scope.ts";
 import type { Tensor } from "../../tensor.ts";
@@ -143,6 +147,40 @@ export function fusedSuite(bench: Bench): void {
         fc.tuple(classified, drawn([], ordinary)),
         ([[logits, targets], g]) => agreeWithComposite((on) => crossEntropyGrad(on(logits), on(targets), on(g))),
         100,
+      );
+    });
+    test("linearCrossEntropy is the cross entropy of the product, capped, some rows overridden", async () => {
+      // on both sides of a chunk of the vocabulary
+      const vocab = fc.oneof(
+        { weight: 4, arbitrary: fc.integer({ min: 1, max: 6 }) },
+        { weight: 1, arbitrary: fc.constantFrom(2047, 2048, 2049, 4100) },
+      );
+      const heads = fc.tuple(positiveSizes, positiveSizes, vocab).chain(([N, D, V]) =>
+        fc.tuple(
+          drawn([N, D], ordinary),
+          fc
+            .nat()
+            .map((seed) => (backend: Backend, dtype: DType) => cast(randn([V, D], seed, "float32", backend), dtype)),
+          drawn([N], fc.constantFrom(-100, 0, V - 1, Math.floor(V / 2)), "int32"),
+          fc.constantFrom("float32" as const, "bfloat16" as const),
+          fc.option(fc.constantFrom(1.5, 30)),
+          fc.uniqueArray(fc.constantFrom(0, V - 1, Math.floor(V / 2)), { maxLength: 3 }),
+          fc.nat(),
+        ),
+      );
+      await always(heads, ([hidden, weight, targets, dtype, softcap, columns, seed]) =>
+        agreeWithComposite((on, backend) => {
+          const x = on(hidden);
+          const w = weight(backend, dtype);
+          const delta = randn([columns.length, w.shape[1]!], seed, "float32", backend);
+          const override = columns.length > 0 ? { rows: delta, columns: Int32Array.from(columns) } : null;
+          if (backend !== bench.reference) return linearCrossEntropy(x, w, on(targets), { softcap, override });
+          const product = matmulT(x, cast(w, "float64"));
+          const raw = override
+            ? overrideColumns(product, matmulT(x, cast(delta, "float64")), override.columns)
+            : product;
+          return crossEntropy(softcap === null ? raw : mul(tanh(div(raw, softcap)), softcap), on(targets));
+        }),
       );
     });
     test("a fused gradient has no derivative of its own", () => {
