@@ -1,10 +1,11 @@
-import { ShapeError, formatShape } from "../errors.ts";
-import { broadcastsTo, sameShape } from "../layout.ts";
-import { fused } from "../op.ts";
+import { type Shape, ShapeError, formatShape } from "../errors.ts";
+import { broadcastsTo, sameShape, sizeOf } from "../layout.ts";
+import { type GradientAttrs, fused, fusedGradient } from "../op.ts";
 import type { Tensor } from "../tensor.ts";
 import { matmul } from "./matmul.ts";
-import { reshape, transpose } from "./movement.ts";
-import { div, mul, tanh, where } from "./pointwise.ts";
+import { cast, cat, reshape, slice, transpose } from "./movement.ts";
+import { div, mul, notEqual, square, sub, tanh, where } from "./pointwise.ts";
+import { sum } from "./reduce.ts";
 import { softmax } from "./softmax.ts";
 
 /** What a forbidden score becomes: finite, so that a row that may attend nowhere stays finite too. */
@@ -23,12 +24,100 @@ export interface AttentionOptions {
  * Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; Ainslie et al. 2023, https://arxiv.org/abs/2305.13245
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, options: AttentionOptions = {}): Tensor {
+  checkShapes("attention", q, k, v, mask);
   const [B, H, T, D] = q.shape as [number, number, number, number];
-  const [, K, S] = k.shape as [number, number, number, number];
+  const scale = options.scale ?? 1 / Math.sqrt(D);
+  const softcap = options.softcap ?? null;
+  const allowed = asInt32(mask);
+  return fused("attention", [q, k, v, allowed], { scale, softcap }, [B, H, T, v.shape[3]!], () => {
+    const { p } = weights(q, k, allowed, scale, softcap);
+    return reshape(matmul(p, grouped(v, k.shape[1]!)), [B, H, T, -1].with(3, v.shape[3]!));
+  });
+}
+
+/**
+ * The gradients of attention for an incoming g [B, H, T, E], those that `wanted` asks for: of q, [B, H, T, D]; of k and v for each
+ * query head, [B, H, S, D] and [B, H, S, E].
+ */
+export function attentionGrad(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  mask: Tensor,
+  g: Tensor,
+  attrs: GradientAttrs["attentionGrad"],
+): readonly [gq: Tensor | null, gk: Tensor | null, gv: Tensor | null] {
+  checkShapes("attentionGrad", q, k, v, mask);
+  const [B, H, T, D] = q.shape as [number, number, number, number];
+  const [, K, S, E] = v.shape as [number, number, number, number];
+  if (!sameShape(g.shape, [B, H, T, E]))
+    throw new ShapeError("attentionGrad", `the gradient must be ${formatShape([B, H, T, E])}`, g.shape);
+  const { scale, softcap, wanted } = attrs;
+  if (!wanted.includes(true)) return [null, null, null];
+  const allowed = asInt32(mask);
+  const shapes: Shape[] = [q.shape, [B, H, S, D], [B, H, S, E]];
+  const sizes = shapes.map((shape, i) => (wanted[i] ? sizeOf(shape) : 0));
+  const total = sizes.reduce((n, size) => n + size, 0);
+  const all = fusedGradient("attentionGrad", [q, k, v, allowed, g], attrs, [total], () => {
+    const { p, capped } = weights(q, k, allowed, scale, softcap);
+    const [qg, kg, vg, gg] = [grouped(q, K), grouped(k, K), grouped(v, K), grouped(g, K)];
+    const gp = mul(p, matmul(gg, transpose(vg)));
+    const gMasked = sub(gp, mul(p, sum(gp, -1, true)));
+    const gCapped = grouped(where(allowed, reshape(gMasked, [B, H, T, S]), 0), K);
+    const gRaw = softcap === null ? gCapped : mul(gCapped, sub(1, square(div(capped, softcap))));
+    const gScores = mul(gRaw, scale);
+    const parts = [
+      wanted[0] ? matmul(gScores, kg) : null,
+      wanted[1] ? matmul(transpose(gScores), qg) : null,
+      wanted[2] ? matmul(transpose(p), gg) : null,
+    ];
+    return cat(
+      parts.flatMap((part) => (part ? [reshape(part, [part.size])] : [])),
+      0,
+    );
+  });
+  let start = 0;
+  const [gq, gk, gv] = shapes.map((shape, i) => {
+    if (!wanted[i]) return null;
+    const end = start + sizes[i]!;
+    const part = reshape(slice(all, 0, start, end), shape);
+    start = end;
+    return part;
+  });
+  return [gq!, gk!, gv!];
+}
+
+/** x [B, H, n, m] → [B, K, H/K, n, m] */
+const grouped = (x: Tensor, K: number): Tensor => {
+  const [B, H, n, m] = x.shape as [number, number, number, number];
+  return reshape(x, [B, K, H / K, n, m]);
+};
+
+/** The softmax of the masked scores, and the scores before the mask, [B, K, H/K, T, S]. */
+function weights(
+  q: Tensor,
+  k: Tensor,
+  allowed: Tensor,
+  scale: number,
+  softcap: number | null,
+): { p: Tensor; capped: Tensor } {
+  const [B, H, T] = q.shape as [number, number, number];
+  const [, K, S] = k.shape as [number, number, number];
+  const raw = mul(matmul(grouped(q, K), transpose(grouped(k, K))), scale);
+  const capped = softcap === null ? raw : mul(tanh(div(raw, softcap)), softcap);
+  const masked = where(allowed, reshape(capped, [B, H, T, S]), MASKED_SCORE);
+  return { p: grouped(softmax(masked), K), capped };
+}
+
+const asInt32 = (mask: Tensor): Tensor => (mask.dtype === "int32" ? mask : cast(notEqual(mask, 0), "int32"));
+
+function checkShapes(op: string, q: Tensor, k: Tensor, v: Tensor, mask: Tensor): void {
+  const [B, H, T, D] = q.shape as [number, number, number, number];
+  const [, K, S] = k.shape as [number, number, number];
   const E = v.shape[3]!;
   if (!sameShape(k.shape, [B, K, S, D]) || !sameShape(v.shape, [B, K, S, E]) || H % K !== 0) {
     throw new ShapeError(
-      "attention",
+      op,
       "q [B, H, T, D], k [B, K, S, D], v [B, K, S, E] with H a multiple of K are needed",
       q.shape,
       k.shape,
@@ -36,15 +125,6 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, options
     );
   }
   if (!broadcastsTo(mask.shape, [B, H, T, S])) {
-    throw new ShapeError("attention", `mask must broadcast to ${formatShape([B, H, T, S])}`, mask.shape);
+    throw new ShapeError(op, `mask must broadcast to ${formatShape([B, H, T, S])}`, mask.shape);
   }
-  const scale = options.scale ?? 1 / Math.sqrt(D);
-  const softcap = options.softcap ?? null;
-  return fused("attention", [q, k, v, mask], { scale, softcap }, [B, H, T, E], () => {
-    const grouped = (x: Tensor): Tensor => reshape(x, [B, K, -1, ...x.shape.slice(2)].with(2, x.shape[1]! / K));
-    let scores = mul(matmul(grouped(q), transpose(grouped(k))), scale); // [B, K, H/K, T, S]
-    if (softcap !== null) scores = mul(tanh(div(scores, softcap)), softcap);
-    const masked = where(mask, reshape(scores, [B, H, T, S]), MASKED_SCORE);
-    return reshape(matmul(grouped(softmax(masked)), grouped(v)), [B, H, T, E]);
-  });
 }

@@ -1,5 +1,6 @@
 import type { Backend } from "../../backend.ts";
 import { attention } from "./fused/attention.ts";
+import { attentionGrad } from "./fused/attentionGrad.ts";
 import { crossEntropy, crossEntropyGrad } from "./fused/crossEntropy.ts";
 import { layerNorm, layerNormGrad, rmsNorm, rmsNormGrad } from "./fused/norm.ts";
 import { rope } from "./fused/rope.ts";
@@ -17,6 +18,7 @@ export const fused: NonNullable<Backend["fused"]> = {
   rmsNormGrad,
   rope,
   attention,
+  attentionGrad,
   crossEntropy,
   crossEntropyGrad,
 };

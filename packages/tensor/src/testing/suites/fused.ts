@@ -5,11 +5,11 @@ import { randn, zeros } from "../../create.ts";
 import type { DType } from "../../dtype.ts";
 import { DerivativeError } from "../../errors.ts";
 import { untracked } from "../../op.ts";
-import { attention } from "../../ops/attention.ts";
+import { attention, attentionGrad } from "../../ops/attention.ts";
 import { linearCrossEntropy } from "../../ops/linearCrossEntropy.ts";
 import { crossEntropy, crossEntropyGrad, mseLoss, nllLoss } from "../../ops/loss.ts";
 import { matmulT } from "../../ops/matmul.ts";
-import { cast } from "../../ops/movement.ts";
+import { cast, cat, reshape } from "../../ops/movement.ts";
 import { layerNorm, layerNormGrad, rmsNorm, rmsNormGrad } from "../../ops/norm.ts";
 import { div, mul, tanh } from "../../ops/pointwise.ts";
 import { rope } from "../../ops/rope.ts";
@@ -32,18 +32,19 @@ import { type Bench, agree, always } from "../bench.ts";
 const EPS = 1e-3;
 
 /** q [B, H, T, D], k and v of K heads and S keys, and a mask that broadcasts to [B, H, T, S]. */
-const attentionInputs = fc
-  .record({ B: positiveSizes, K: fc.integer({ min: 1, max: 2 }), G: fc.integer({ min: 1, max: 3 }), T: sizes })
-  .chain(({ B, K, G, T }) =>
-    fc.tuple(positiveSizes, fc.integer({ min: 1, max: 9 }), fc.integer({ min: 1, max: 6 })).chain(([D, S, E]) =>
-      fc.tuple(
-        drawn([B, K * G, T, D], ordinary),
-        drawn([B, K, S, D], ordinary),
-        drawn([B, K, S, E], ordinary),
-        broadcastable([B, K * G, T, S]).chain((shape) => drawn(shape, fc.nat(1), "int32")),
+const attentionInputs = (values: fc.Arbitrary<number>) =>
+  fc
+    .record({ B: positiveSizes, K: fc.integer({ min: 1, max: 2 }), G: fc.integer({ min: 1, max: 3 }), T: sizes })
+    .chain(({ B, K, G, T }) =>
+      fc.tuple(positiveSizes, fc.integer({ min: 1, max: 9 }), fc.integer({ min: 1, max: 6 })).chain(([D, S, E]) =>
+        fc.tuple(
+          drawn([B, K * G, T, D], values),
+          drawn([B, K, S, D], values),
+          drawn([B, K, S, E], values),
+          broadcastable([B, K * G, T, S]).chain((shape) => drawn(shape, fc.nat(1), "int32")),
+        ),
       ),
-    ),
-  );
+    );
 
 export function fusedSuite(bench: Bench): void {
   /** What the backend computes in float32 agrees with the composite that the reference backend computes in float64. */
@@ -120,14 +121,42 @@ export function fusedSuite(bench: Bench): void {
 
     test("attention, masked, with grouped queries", async () => {
       await always(
-        attentionInputs,
+        attentionInputs(ordinary),
         ([q, k, v, mask]) => agreeWithComposite((on) => attention(on(q), on(k), on(v), on(mask))),
         120,
       );
     });
     test("attention with a scale and a soft cap", async () => {
-      await always(attentionInputs, ([q, k, v, mask]) =>
+      await always(attentionInputs(ordinary), ([q, k, v, mask]) =>
         agreeWithComposite((on) => attention(on(q), on(k), on(v), on(mask), { scale: 0.7, softcap: 2 })),
+      );
+    });
+
+    /**
+     * With an incoming gradient, a soft cap or none, and which gradients are wanted. Numbers up to 1 keep the terms that cancel in a
+     * softmax's gradient near 1, and so the tolerance a few ulps of them.
+     */
+    const attentionGradInputs = attentionInputs(ordinary.map((x) => Math.fround(x / 4))).chain((inputs) => {
+      const [q, , v] = inputs;
+      const g = drawn(
+        [...q.shape.slice(0, 3), v.shape[3]!],
+        ordinary.map((x) => Math.fround(x / 4)),
+      );
+      const wanted = fc.tuple(fc.boolean(), fc.boolean(), fc.boolean());
+      return fc.tuple(fc.constant(inputs), g, fc.record({ softcap: fc.constantFrom(null, 2), wanted }));
+    });
+    test("attentionGrad, of what is wanted", async () => {
+      await always(
+        attentionGradInputs,
+        ([[q, k, v, mask], g, options]) =>
+          agreeWithComposite((on) => {
+            const attrs = { scale: 0.7, ...options };
+            const parts = attentionGrad(on(q), on(k), on(v), on(mask), on(g), attrs);
+            parts.forEach((part, i) => expect(part !== null).toBe(attrs.wanted[i]));
+            const flat = parts.flatMap((part) => (part ? [reshape(part, [part.size])] : []));
+            return flat.length > 0 ? cat(flat, 0) : on(g);
+          }),
+        150,
       );
     });
 

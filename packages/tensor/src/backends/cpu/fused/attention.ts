@@ -32,14 +32,14 @@ export function attention(out: View, [q, k, v, mask]: readonly View[], { scale, 
 }
 
 /** Lists the keys whose mask is not zero; returns how many. */
-function allowedKeys(allowed: Int32Array, mask: Float32Array, from: number, step: number, S: number): number {
+export function allowedKeys(allowed: Int32Array, mask: Float32Array, from: number, step: number, S: number): number {
   let count = 0;
   for (let s = 0; s < S; s++) if (mask[from + s * step] !== 0) allowed[count++] = s;
   return count;
 }
 
 /** out[i] = q · key allowed[i], each one sum in ascending order; four keys at a time hide the latency of an addition. */
-function dots(
+export function dots(
   out: Float64Array,
   q: Float32Array,
   qAt: number,
@@ -80,7 +80,7 @@ function dots(
 }
 
 /** weights[i] = softmax of the scaled and capped dot products, over the first `count`. */
-function softmax(weights: Float64Array, count: number, scale: number, softcap: number | null): void {
+export function softmax(weights: Float64Array, count: number, scale: number, softcap: number | null): void {
   let largest = -Infinity;
   for (let i = 0; i < count; i++) {
     const score = weights[i]! * scale;

@@ -1,6 +1,5 @@
 import type { View } from "../../../backend.ts";
 import type { OpAttrs } from "../../../op.ts";
-import { fused as plain } from "../../cpu/index.ts";
 import { type Expr, at, f32, f32x4, i32, load, mul, op, smaller, sub } from "../asm/expression.ts";
 import type { FunctionBuilder } from "../asm/function.ts";
 import { buildMasking, buildMixAllowed } from "../attention/masking.ts";
@@ -12,18 +11,18 @@ import { type Engine, type ModuleDefinition, addressOf } from "../engine.ts";
 
 /**
  * softmax(q·kᵀ·scale, masked)·v without a [T, S] tensor. q [B, H, T, D], k [B, K, S, D], v [B, K, S, E], mask int32 that broadcasts
- * to [B, H, T, S] → out [B, H, T, E]. Eight queries of the heads that share keys go side by side.
+ * to [B, H, T, S] → out [B, H, T, E]. Eight queries of the heads that share keys go side by side. False
+ * where there is nothing to add up.
  */
 export function attention(
   engine: Engine,
   out: View,
   [q, k, v, mask]: readonly View[],
   { scale, softcap }: OpAttrs["attention"],
-): void {
+): boolean {
   const [B, H, T, D] = q!.layout.shape as [number, number, number, number];
   const [, K, S, E] = v!.layout.shape as [number, number, number, number];
-  if (B * H * T * E === 0) return;
-  if (S * D === 0) return plain.attention!(out, [q!, k!, v!, mask!], { scale, softcap });
+  if (S * D * E === 0) return false;
   const rows = S + 1 + D + E + 1;
   const queries = (H / K) * T;
   withReaches(engine, mask!, [B, H, T, S], K, ({ address, batchBytes, imageBytes, panels }) =>
@@ -35,6 +34,7 @@ export function attention(
       engine.run(ATTENTION, "attention", args, { items: B * K * panels, work: PANEL * S * (D + E) });
     }),
   );
+  return true;
 }
 
 const ATTENTION: ModuleDefinition = {

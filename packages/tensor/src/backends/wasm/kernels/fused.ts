@@ -6,6 +6,7 @@ import * as plain from "../../cpu/index.ts";
 import { type Engine, memoryOf } from "../engine.ts";
 import type { WasmBuffer } from "../heap.ts";
 import { attention } from "./attention.ts";
+import { attentionGrad } from "./attentionGrad.ts";
 import { copy } from "./copy.ts";
 import { crossEntropy, crossEntropyGrad } from "./loss.ts";
 import { layerNorm, rmsNorm } from "./norm.ts";
@@ -32,6 +33,7 @@ const SIMD: {
   rmsNormGrad: [rmsNormGrad],
   rope: [rope],
   attention: [attention, 3],
+  attentionGrad: [attentionGrad, 3],
   crossEntropy: [crossEntropy, 1],
   crossEntropyGrad: [crossEntropyGrad, 1],
 };
