@@ -1,6 +1,6 @@
 import { ADAPTER, BACKEND, MODEL, command, nonNegative, nonNegativeInteger, positiveInteger } from "./command.ts";
 import { CliError } from "./errors.ts";
-import type { Io } from "./io.ts";
+import { type Io, breathe } from "./io.ts";
 import { loadModel, needTokenizer } from "./load.ts";
 import { Output } from "./output.ts";
 
@@ -34,7 +34,10 @@ export const generateCommand = (io: Io) =>
           max_new_tokens: flags.maxNewTokens,
           ...sampling,
           signal: io.signal,
-          onToken: () => progress.update(++count),
+          onToken: () => {
+            progress.update(++count);
+            return breathe();
+          },
         })
         .finally(() => progress.stop());
       const seconds = (performance.now() - started) / 1000;

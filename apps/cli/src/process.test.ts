@@ -127,6 +127,19 @@ describe("a killed run", () => {
   });
 });
 
+test("SIGINT ends generation between two tokens", async () => {
+  const argv = flags({ model: run["model"]!, prompt: "the wug", "max-new-tokens": 20_000 });
+  const child = start(["generate", ...argv]);
+  const exit = once(child, "exit");
+  let said = "";
+  child.stderr!.on("data", (text: Buffer) => {
+    if (said === "") child.kill("SIGINT");
+    said += text.toString();
+  });
+  expect(await exit).toEqual([1, null]);
+  expect(said).toMatch(/^tokens \d+\/20000\nerror: stopped\n$/);
+});
+
 test("a run goes on when nobody reads its output any more", async () => {
   const out = at("unread");
   const child = spawn(process.execPath, [at("bundle/neolog.mjs"), ...train({ out, steps: 5 })], {

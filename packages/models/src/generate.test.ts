@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers/promises";
 import { defaultBackend } from "@neolog/tensor";
 import { describe, expect, test } from "vitest";
 import { AutoModelForCausalLM } from "./autoModel.ts";
@@ -116,6 +117,17 @@ describe("generate", () => {
     const stop = new AbortController();
     const stopped = llama.generate({ ...options, signal: stop.signal, onToken: () => stop.abort() });
     await expect(stopped).rejects.toThrow("aborted");
+  });
+
+  test("the next step waits for onToken", async () => {
+    const events: string[] = [];
+    const onToken = async (): Promise<void> => {
+      events.push("begun");
+      await setImmediate();
+      events.push("ended");
+    };
+    await model().generate({ input_ids: [[1]], max_new_tokens: 3, eos_token_id: null, onToken });
+    expect(events).toEqual(["begun", "ended", "begun", "ended", "begun", "ended"]);
   });
 
   test("live buffers stay flat over steps, and all are freed at the end or on failure", async () => {

@@ -49,8 +49,8 @@ export interface GenerateOptions {
   /** What finished rows are filled with; what the same file says, else the first end token. */
   readonly pad_token_id?: number | null | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** Called after each step with the new id of every row. */
-  readonly onToken?: ((ids: readonly number[]) => void) | undefined;
+  /** Called after each step with the new id of every row; the next step waits for what it returns. */
+  readonly onToken?: ((ids: readonly number[]) => void | Promise<void>) | undefined;
 }
 
 /**
@@ -86,7 +86,7 @@ export async function generate(model: CausalLM, options: GenerateOptions): Promi
         attention[b]!.push(1);
         if (ends.includes(id)) finished[b] = true;
       });
-      options.onToken?.(next);
+      await options.onToken?.(next);
     }
   } finally {
     cache.dispose();

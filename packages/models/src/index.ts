@@ -1,5 +1,6 @@
 export { AutoModelForCausalLM } from "./autoModel.ts";
 export { CausalLM, type CausalLMOutput, type ModelInputs } from "./causalLm.ts";
+export type { ChatMessage, ChatTemplateOptions } from "./chatTemplate.ts";
 export { type GenerationConfig, ModelConfigError, type PretrainedConfig } from "./config.ts";
 export { type GenerateOptions, GenerateOptionError } from "./generate.ts";
 export { Gpt2LMHeadModel } from "./gpt2.ts";
