@@ -11,17 +11,14 @@ import { remaining, transposed } from "./pack.ts";
 export const GEMV_COLUMNS = 1024;
 /** Elements of a row that one step reads of each block. */
 const STEP = 8;
-/** Bytes that a step reads, of two blocks of four rows of float32 or eight of 16-bit floats. */
-const STEP_BYTES = 256;
-
-/** Rows of W that one item multiplies: they take 12 KiB in two blocks, so that the next ones fit beside them in the first cache. */
+/** Rows of W that one item multiplies: with two blocks of each, two to four vectors of sums. */
 export const gemvRowCount = (dtype: FloatDType): number => 16 / BYTES_PER_ELEMENT[dtype];
 
 /**
  * out[r] = Σ_k x[k]·w[r, k], with the sums of gemm: k ascending in blocks; lanes are rows, so 4 × 4 pieces of W are transposed in
  * registers. Two blocks go side by side, which hides the latency of additions. w [rows, k] lies with k contiguous; item i is
- * gemvRowCount rows. Meanwhile what comes next is touched line by line: one ascending stream, which the processor prefetches, where
- * many short ones would be read at half the speed of memory.
+ * gemvRowCount rows. Meanwhile the rows of the next item are touched line by line: one ascending stream, which the processor
+ * prefetches, where the short ones of the rows at hand are read at a third of the speed of memory.
  */
 export const gemvRows = (dtype: FloatDType): ModuleDefinition => ({
   build(m, { madd }) {
@@ -42,7 +39,14 @@ export const gemvRows = (dtype: FloatDType): ModuleDefinition => ({
           const splat = load("v128.load32_splat", xs, 4 * (block * K_BLOCK + position));
           f.set(sum, multiplyAdd(madd, splat, column, sum));
         };
-        const ahead = new Touching(f, rowStep, rowCount, bytes);
+        const [ahead, touched] = f.locals(2, "i32") as [Local, Local];
+        /** One word of each cache line that the step read, of the next item. */
+        const touch = (blocks: number): void => {
+          const stepBytes = blocks * rowCount * STEP * bytes;
+          for (let line = 0; line < stepBytes; line += 64)
+            f.set(touched, op("i32.xor", touched, load("i32.load", ahead, line)));
+          f.advance(ahead, stepBytes);
+        };
         f.for(item, from, to, 1, () => {
           const row = f.local("i32", mul(item, rowCount));
           const count = remaining(f, rows, row, rowCount);
@@ -53,7 +57,8 @@ export const gemvRows = (dtype: FloatDType): ModuleDefinition => ({
             f.if(op("i32.gt_s", count, i), () => f.set(start, at(first, i32(i), rowStep)));
             return start;
           });
-          const below = f.local("i32", op("i32.le_s", add(row, 2 * rowCount), rows));
+          f.set(ahead, at(first, i32(rowCount), rowStep));
+          f.if(op("i32.gt_s", add(row, 2 * rowCount), rows), () => f.set(ahead, first));
           for (const total of totals) f.set(total, f32x4(0));
           f.set(xs, x);
           f.set(along, i32(0));
@@ -62,7 +67,6 @@ export const gemvRows = (dtype: FloatDType): ModuleDefinition => ({
             f.if(op("i32.lt_s", steps[1], 0), () => f.set(steps[1], 0));
             const whole = steps.map((n) => f.local("i32", op("i32.and", n, -STEP))) as [Local, Local];
             for (const sum of sums.flat()) f.set(sum, f32x4(0));
-            ahead.begin({ first, below, next: f.local("i32", add(pair, 2 * K_BLOCK)), k });
             const point = (group: number): void =>
               pointers.forEach((pointer, i) => f.set(pointer, add(starts[4 * group + i]!, along)));
             const step = (blocks: readonly number[]): void => {
@@ -73,7 +77,7 @@ export const gemvRows = (dtype: FloatDType): ModuleDefinition => ({
                     accumulate(block, group, column, position),
                   );
               }
-              ahead.touch();
+              touch(blocks.length);
               f.advance(along, STEP * bytes);
               f.advance(xs, 4 * STEP);
             };
@@ -105,82 +109,12 @@ export const gemvRows = (dtype: FloatDType): ModuleDefinition => ({
               f.storeLane("v128.store32_lane", target, totals[Math.floor(i / 4)]!, i % 4, 4 * i),
             );
         });
-        ahead.end();
+        // so that the engine cannot leave out the reading
+        f.if(op("i32.eq", touched, 0x5a5a5a5b), () => f.set(touched, 0));
       },
     );
   },
 });
-
-/** Reads one word of each cache line of what the kernel needs next, row by row, STEP_BYTES at a time. */
-class Touching {
-  readonly #f: FunctionBuilder;
-  readonly #rowStep: Local;
-  readonly #rows: number;
-  readonly #bytes: number;
-  readonly #pointer: Local;
-  readonly #row: Local;
-  readonly #rowEnd: Local;
-  readonly #length: Local;
-  readonly #rowsLeft: Local;
-  readonly #touched: Local;
-
-  constructor(f: FunctionBuilder, rowStep: Local, rows: number, bytes: number) {
-    this.#f = f;
-    this.#rowStep = rowStep;
-    this.#rows = rows;
-    this.#bytes = bytes;
-    [this.#pointer, this.#row, this.#rowEnd, this.#length, this.#rowsLeft, this.#touched] = f.locals(6, "i32") as [
-      Local,
-      Local,
-      Local,
-      Local,
-      Local,
-      Local,
-    ];
-  }
-
-  /** What comes next: the rows from `first` at element `next`, or, when that is not below k, the rows below them if there are any. */
-  begin({ first, below, next, k }: Record<"first" | "below" | "next" | "k", Local>): void {
-    const f = this.#f;
-    const length = this.#length;
-    f.set(this.#row, first);
-    f.if(
-      op("i32.lt_s", next, k),
-      () => {
-        f.set(this.#row, at(first, next, i32(this.#bytes)));
-        f.set(length, mul(remaining(f, k, next, 2 * K_BLOCK), this.#bytes));
-      },
-      () => {
-        f.if(below, () => f.set(this.#row, at(first, i32(this.#rows), this.#rowStep)));
-        f.set(length, mul(remaining(f, k, i32(0), 2 * K_BLOCK), this.#bytes));
-      },
-    );
-    f.set(this.#rowsLeft, i32(this.#rows));
-    f.if(op("i32.eqz", below), () => f.set(this.#rowsLeft, i32(1)));
-    this.#beginRow();
-  }
-  touch(): void {
-    const f = this.#f;
-    f.if(op("i32.gt_s", this.#rowsLeft, 0), () => {
-      for (let line = 0; line < STEP_BYTES; line += 64)
-        f.set(this.#touched, op("i32.xor", this.#touched, load("i32.load", this.#pointer, line)));
-      f.advance(this.#pointer, STEP_BYTES);
-      f.if(op("i32.ge_u", this.#pointer, this.#rowEnd), () => {
-        f.advance(this.#rowsLeft, -1);
-        f.advance(this.#row, this.#rowStep);
-        this.#beginRow();
-      });
-    });
-  }
-  /** Uses what was read, so that the engine cannot leave the reading out. */
-  end(): void {
-    this.#f.if(op("i32.eq", this.#touched, 0x5a5a5a5b), () => this.#f.set(this.#touched, 0));
-  }
-  #beginRow(): void {
-    this.#f.set(this.#pointer, this.#row);
-    this.#f.set(this.#rowEnd, add(this.#row, this.#length));
-  }
-}
 
 /** Gives the STEP columns of the four rows at `pointers` + `offset`, in order, as float32 vectors of four lanes. */
 function columnsOfFour(

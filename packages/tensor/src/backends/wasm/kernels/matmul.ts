@@ -2,6 +2,7 @@ import type { View } from "../../../backend.ts";
 import { BYTES_PER_ELEMENT } from "../../../dtype.ts";
 import { starts } from "../../cpu/strided.ts";
 import { type Engine, memoryOf } from "../engine.ts";
+import { fastestTile } from "../gemm/calibrate.ts";
 import { N_BLOCK, packedLength } from "../gemm/gemm.ts";
 import { GEMV_COLUMNS, gemvRowCount } from "../gemm/gemv.ts";
 import type { Order } from "../gemm/pack.ts";
@@ -10,6 +11,8 @@ import { TILES, columnMultiplier, leftPacker, multiplier, rowMultiplier } from "
 import type { WasmBuffer } from "../heap.ts";
 import type { FloatDType } from "../widening.ts";
 
+/** Multiply-adds of a product from which on it pays to find the fastest tile first. */
+const WORTH_CALIBRATING = 1 << 24;
 /** Rows of A that are packed at once; a multiple of the rows of every tile. */
 const ROWS_AT_ONCE = 1008;
 /** Rows of an item at least, where rows are shared among threads; a multiple of the rows of every tile. */
@@ -72,6 +75,7 @@ const fromRow = (x: Matrix, row: number): Matrix => ({ ...x, address: x.address 
 
 /** C = A·B: packs A, then multiplies where B lies, since weights may be in a memory of their own. */
 function packedTimes(engine: Engine, c: Matrix, a: Matrix, b: Matrix, { m, n, k }: Sizes): void {
+  if (m * n * k >= WORTH_CALIBRATING) calibrate(engine);
   const { tile, pool } = engine;
   const { rows } = TILES[tile];
   const length = packedLength(TILES[tile], m, k);
@@ -125,6 +129,14 @@ function vectorTimes(engine: Engine, c: Matrix, a: Matrix, b: Matrix, { n, k }: 
   );
   return true;
 }
+
+/** Chooses the tile of an engine, once. */
+function calibrate(engine: Engine): void {
+  if (calibrated.has(engine)) return;
+  calibrated.add(engine);
+  engine.tile = fastestTile(engine);
+}
+const calibrated = new WeakSet<Engine>();
 
 /** How panels across the inner axis lie, given the steps along it and along the panel. */
 function orderOf(dtype: FloatDType, kStep: number, panelStep: number): Order {
