@@ -1,14 +1,15 @@
 import { describe, expect, test } from "vitest";
 import { assign, full, intTensor, tensor, zeros } from "../../create.ts";
 import { attention } from "../../ops/attention.ts";
-import { crossEntropy } from "../../ops/loss.ts";
+import { crossEntropy, crossEntropyGrad } from "../../ops/loss.ts";
 import { matmul, matmulT } from "../../ops/matmul.ts";
 import { cat, expand, permute, reshape, select, slice, split, squeeze } from "../../ops/movement.ts";
-import { layerNorm } from "../../ops/norm.ts";
+import { layerNorm, layerNormGrad, rmsNormGrad } from "../../ops/norm.ts";
 import { add } from "../../ops/pointwise.ts";
 import { argmax, max, sum } from "../../ops/reduce.ts";
 import { rope } from "../../ops/rope.ts";
 import { gather, overrideColumns, overrideRows, scatterRows, takeRows } from "../../ops/rows.ts";
+import { softmaxGrad } from "../../ops/softmax.ts";
 import { Scope } from "../../scope.ts";
 import type { Tensor } from "../../tensor.ts";
 import type { Bench } from "../bench.ts";
@@ -66,6 +67,22 @@ const MESSAGES: readonly [message: string, call: (t: Make, ints: Make) => unknow
   [
     "ShapeError: layerNorm: weight and bias must have the size of the last axis, got [2, 3] and [2]",
     (t) => layerNorm(t(2, 3), t(3), t(2), 1e-5),
+  ],
+  [
+    "ShapeError: softmaxGrad: result and gradient must agree, got [2, 3] and [3, 2]",
+    (t) => softmaxGrad(t(2, 3), t(3, 2)),
+  ],
+  [
+    "ShapeError: layerNormGrad: weight and bias must have the size of the last axis, got [2, 3] and [2]",
+    (t) => layerNormGrad(t(2, 3), t(2), t(2, 3), 1e-5),
+  ],
+  [
+    "ShapeError: rmsNormGrad: input and gradient must agree, got [2, 3] and [3]",
+    (t) => rmsNormGrad(t(2, 3), t(3), t(3), 1e-5),
+  ],
+  [
+    "ShapeError: crossEntropyGrad: a gradient of one element is needed, got [2]",
+    (t, ints) => crossEntropyGrad(t(2, 3), ints(2), t(2)),
   ],
   [
     "ShapeError: rope: cos and sin must broadcast to x with half its last axis, got [2, 4] and [2, 4] and [2, 4]",
