@@ -30,6 +30,8 @@ export interface SafetensorsFile {
    * for an unknown name.
    */
   read(name: string): Promise<StoredTensor>;
+  /** Its bytes, written into `target`, which they fill. */
+  readInto(name: string, target: Uint8Array): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -56,15 +58,25 @@ async function openChecked(source: ByteSource): Promise<SafetensorsFile> {
   tensors.sort((a, b) => a.byteOffset - b.byteOffset || a.byteLength - b.byteLength);
   checkContiguous(source, tensors, dataStart);
   const byName = new Map(tensors.map((info) => [info.name, info]));
+  const infoOf = (name: string): TensorInfo => {
+    const info = byName.get(name);
+    if (!info) throw missingTensor(source.name, name);
+    return info;
+  };
   return {
     name: source.name,
     metadata: metadataOf(source.name, metadata),
     tensors: byName,
     async read(name) {
-      const info = byName.get(name);
-      if (!info) throw missingTensor(source.name, name);
+      const info = infoOf(name);
       const bytes = await source.read(info.byteOffset, info.byteLength);
       return { dtype: info.dtype, shape: info.shape, bytes: bytes.byteOffset % 8 === 0 ? bytes : bytes.slice() };
+    },
+    async readInto(name, target) {
+      const { byteOffset, byteLength } = infoOf(name);
+      if (target.byteLength !== byteLength)
+        throw new RangeError(`readInto: target must hold ${byteLength} bytes for "${name}", got ${target.byteLength}`);
+      await source.readInto(byteOffset, target);
     },
     close: () => source.close(),
   };

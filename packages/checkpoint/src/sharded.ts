@@ -13,6 +13,8 @@ export interface Checkpoint {
   /** Throws CheckpointError MISSING for an unknown name, as `read`. */
   info(name: string): TensorInfo;
   read(name: string): Promise<StoredTensor>;
+  /** Its bytes, written into `target`, which they fill. */
+  readInto(name: string, target: Uint8Array): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -79,6 +81,11 @@ async function readWeightMap(folder: Folder): Promise<Map<string, string>> {
 
 function checkpointOf(name: string, fileOf: ReadonlyMap<string, SafetensorsFile>): Checkpoint {
   const tensors = new Map([...fileOf].map(([key, file]) => [key, file.tensors.get(key)!]));
+  const fileWith = (key: string): SafetensorsFile => {
+    const file = fileOf.get(key);
+    if (!file) throw missingTensor(name, key);
+    return file;
+  };
   return {
     name,
     tensors,
@@ -88,11 +95,8 @@ function checkpointOf(name: string, fileOf: ReadonlyMap<string, SafetensorsFile>
       if (!info) throw missingTensor(name, key);
       return info;
     },
-    async read(key) {
-      const file = fileOf.get(key);
-      if (!file) throw missingTensor(name, key);
-      return file.read(key);
-    },
+    read: async (key) => fileWith(key).read(key),
+    readInto: async (key, target) => fileWith(key).readInto(key, target),
     async close() {
       for (const file of new Set(fileOf.values())) await file.close();
     },

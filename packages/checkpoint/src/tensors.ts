@@ -3,12 +3,14 @@ import {
   type DType,
   type Tensor,
   type TypedArray,
+  filledBy,
   fromBfloat16,
   fromFloat16,
   isStorageDType,
   tensor,
 } from "@neolog/tensor";
 import { CheckpointError } from "./errors.ts";
+import type { Checkpoint } from "./sharded.ts";
 import { STORED_DTYPE, type StoredTensor, dtypeOf, toTypedArray } from "./storedDtype.ts";
 
 export interface ToTensorOptions {
@@ -29,6 +31,22 @@ export function toTensor(stored: StoredTensor, { name = "tensor", dtype, backend
   }
   const data = toTypedArray(stored, name);
   return tensor(wanted === own || !isStorageDType(own) ? data : widen(data, own), stored.shape, wanted, backend);
+}
+
+/**
+ * A tensor of a checkpoint, as `toTensor` makes it; where nothing is to be converted, its bytes go from the file straight into the
+ * backend's memory.
+ */
+export async function readTensor(
+  checkpoint: Pick<Checkpoint, "info" | "read" | "readInto">,
+  name: string,
+  options: Omit<ToTensorOptions, "name"> = {},
+): Promise<Tensor> {
+  const info = checkpoint.info(name);
+  const dtype = dtypeOf(info, name);
+  const asStored = STORED_DTYPE[dtype] === info.dtype && dtype !== "float64" && (options.dtype ?? dtype) === dtype;
+  if (!asStored) return toTensor(await checkpoint.read(name), { name, ...options });
+  return filledBy((bytes) => checkpoint.readInto(name, bytes), info.shape, dtype, options.backend);
 }
 
 /** The values of a tensor as a file holds them. */

@@ -7,7 +7,7 @@ import {
   readJsonObject,
   readText,
   resolveModelFolder,
-  toTensor,
+  readTensor,
 } from "@neolog/checkpoint";
 import { adoptStateDict, checkStateDict, stateDict } from "@neolog/nn";
 import { type DType, type Tensor, persist } from "@neolog/tensor";
@@ -60,8 +60,7 @@ async function loadWeights(
     checkStateDict(model, shapes, checkpoint.name);
     await checkTies(model, checkpoint, names);
     for (const [key, name] of names) {
-      const stored = await checkpoint.read(name);
-      state.set(key, persist(toTensor(stored, { name, ...(dtype ? { dtype } : {}) })));
+      state.set(key, persist(await readTensor(checkpoint, name, { dtype })));
       onProgress?.(state.size, names.size);
     }
     adoptStateDict(model, state);

@@ -41,6 +41,8 @@ export interface Backend {
   /** The same at once; absent where a device cannot. */
   readSync?(buffer: Buffer, at: number, length: number): TypedArray;
   free(buffer: Buffer): void;
+  /** The memory of a buffer where the host can reach it: files are read straight into it. Absent where a device cannot. */
+  hostBytes?(buffer: Buffer): Uint8Array;
 
   /** out[i] = expression(inputs[0][i], …); inputs are expanded to out's shape, or numbers. `out` may be one of the inputs. */
   pointwise(expression: string, out: View, inputs: readonly (View | number)[]): void;

@@ -48,6 +48,32 @@ function empty(shape: Shape, dtype: DType, backend: Backend): Tensor {
   return Tensor.over(backend, backend.allocate(dtype, sizeOf(shape)), [...shape]);
 }
 
+/**
+ * A tensor whose elements `fill` writes, little-endian and row-major: straight into the backend's memory where the host can reach
+ * it. Nothing stays allocated when `fill` fails.
+ */
+export async function filledBy(
+  fill: (bytes: Uint8Array) => Promise<void>,
+  shape: Shape,
+  dtype: DType = "float32",
+  backend: Backend = defaultBackend(),
+): Promise<Tensor> {
+  const t = empty(shape, dtype, backend);
+  const { buffer } = t.view("filledBy");
+  try {
+    if (backend.hostBytes) await fill(backend.hostBytes(buffer));
+    else {
+      const data = hostArray(dtype, buffer.length);
+      await fill(new Uint8Array(data.buffer));
+      backend.write(buffer, data);
+    }
+    return t;
+  } catch (error) {
+    t.dispose();
+    throw error;
+  }
+}
+
 /** A tensor filled with one value. */
 export function full(
   shape: Shape,

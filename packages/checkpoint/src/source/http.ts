@@ -1,5 +1,5 @@
 import { CheckpointError } from "../errors.ts";
-import { type ByteSource, endsEarly, memorySource } from "./source.ts";
+import { type ByteSource, endsEarly, memorySource, readPieces } from "./source.ts";
 
 /**
  * A file behind a URL, read by HTTP ranges; where the server ignores ranges, the whole file is held in memory. Throws
@@ -17,18 +17,20 @@ export async function httpSource(url: string): Promise<ByteSource> {
       { file: url },
     );
   }
+  const read = async (offset: number, length: number): Promise<Uint8Array> => {
+    if (length === 0) return new Uint8Array(0);
+    const response = await fetchRange(url, offset, length);
+    const bytes = new Uint8Array(await response.arrayBuffer());
+    if (response.status !== 206 || bytes.byteLength !== length) {
+      throw endsEarly(url, offset, length, response.status === 206 ? bytes.byteLength : 0);
+    }
+    return bytes;
+  };
   return {
     name: url,
     size,
-    async read(offset, length) {
-      if (length === 0) return new Uint8Array(0);
-      const response = await fetchRange(url, offset, length);
-      const bytes = new Uint8Array(await response.arrayBuffer());
-      if (response.status !== 206 || bytes.byteLength !== length) {
-        throw endsEarly(url, offset, length, response.status === 206 ? bytes.byteLength : 0);
-      }
-      return bytes;
-    },
+    read,
+    readInto: (offset, target) => readPieces(read, offset, target),
     close: async () => {},
   };
 }

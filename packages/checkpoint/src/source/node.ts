@@ -18,18 +18,23 @@ export async function fileSource(path: string): Promise<ByteSource> {
     await file.close();
     throw notReadable(path, "a folder");
   }
+  const readInto = async (offset: number, target: Uint8Array): Promise<void> => {
+    const length = target.byteLength;
+    for (let at = 0; at < length;) {
+      const { bytesRead } = await file.read(target, at, Math.min(PIECE, length - at), offset + at);
+      if (bytesRead === 0) throw endsEarly(path, offset, length, at);
+      at += bytesRead;
+    }
+  };
   return {
     name: path,
     size: stats.size,
     async read(offset, length) {
       const bytes = new Uint8Array(length);
-      for (let at = 0; at < length;) {
-        const { bytesRead } = await file.read(bytes, at, Math.min(PIECE, length - at), offset + at);
-        if (bytesRead === 0) throw endsEarly(path, offset, length, at);
-        at += bytesRead;
-      }
+      await readInto(offset, bytes);
       return bytes;
     },
+    readInto,
     close: () => file.close(),
   };
 }

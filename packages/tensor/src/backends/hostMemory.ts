@@ -34,6 +34,10 @@ export class HostMemory {
   async read(buffer: Buffer, at: number, length: number): Promise<TypedArray> {
     return this.readSync(buffer, at, length);
   }
+  hostBytes(buffer: Buffer): Uint8Array {
+    const { buffer: memory, byteOffset, byteLength } = dataOf(buffer);
+    return new Uint8Array(memory, byteOffset, byteLength);
+  }
   free(buffer: Buffer): void {
     this.#live--;
     this.#bytes -= buffer.length * BYTES_PER_ELEMENT[buffer.dtype];

@@ -86,6 +86,10 @@ export class WasmBackend implements Backend {
   async read(buffer: Buffer, at: number, length: number): Promise<TypedArray> {
     return this.readSync(buffer, at, length);
   }
+  hostBytes(buffer: Buffer): Uint8Array {
+    const { buffer: memory, byteOffset, byteLength } = (buffer as WasmBuffer).data;
+    return new Uint8Array(memory, byteOffset, byteLength);
+  }
   free(buffer: Buffer): void {
     this.#engine.heap.free(buffer as WasmBuffer);
   }
