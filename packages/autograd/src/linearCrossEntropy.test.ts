@@ -16,6 +16,7 @@ import {
   parameter,
   randn,
   tanh,
+  zeros,
 } from "@neolog/tensor";
 import { expectClose } from "@neolog/tensor/testing";
 import { describe, expect, test } from "vitest";
@@ -89,6 +90,35 @@ describe("linearCrossEntropy", () => {
       }
       expect(backend.live).toBe(0);
     }
+  });
+  test("gives the same bytes on one thread and on two", async () => {
+    const [one, two] = await Promise.all(
+      [1, 2].map(async (threads) => {
+        using _scope = new Scope();
+        const backend = await openBackend("wasm", { threads });
+        const hidden = parameter(randn([70, 64], 1, "float32", backend));
+        const weight = randn([V, 64], 2, "float32", backend);
+        const rows = parameter(randn([COLUMNS.length, 64], 3, "float32", backend));
+        const targets = intTensor(
+          Array.from({ length: 70 }, (_, i) => i * 71),
+          [70],
+          backend,
+        );
+        const loss = linearCrossEntropy(hidden, weight, targets, { softcap: 30, override: { rows, columns: COLUMNS } });
+        backward(loss);
+        return [loss, hidden.grad!, rows.grad!].map((t) => t.dataSync());
+      }),
+    );
+    expect(two).toEqual(one);
+  });
+  test("takes an override of no rows", () => {
+    using _scope = new Scope();
+    const [hidden, weight] = [randn([2, 3], 1, "float32", reference), randn([4, 3], 2, "float32", reference)];
+    const targets = intTensor([0, 1], [2], reference);
+    const override = { rows: zeros([0, 3], "float32", reference), columns: new Int32Array() };
+    expect(linearCrossEntropy(hidden, weight, targets, { override }).dataSync()).toEqual(
+      linearCrossEntropy(hidden, weight, targets).dataSync(),
+    );
   });
   test("computes no gradient where none is wanted", () => {
     using _scope = new Scope();

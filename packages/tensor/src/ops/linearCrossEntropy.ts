@@ -48,7 +48,7 @@ export function linearCrossEntropy(
   targets: Tensor,
   { ignoreIndex = -100, softcap = null, override = null }: LinearCrossEntropyOptions = {},
 ): Tensor {
-  const { rows, columns } = override ?? { rows: null, columns: new Int32Array() };
+  const { rows, columns } = override?.columns.length ? override : { rows: null, columns: new Int32Array() };
   checkShapes(hidden, weight, targets, rows, columns);
   checkTargets(targets, weight.shape[0]!, ignoreIndex);
   const [forHidden, forRows] = [records([hidden]), rows !== null && records([rows])];
