@@ -191,6 +191,10 @@ export class Vectors {
   largest(x: Lanes): Expr {
     return this.#fold(x, "f32x4.max");
   }
+  /** The smallest lane, as f32; NaN wins. */
+  smallest(x: Lanes): Expr {
+    return this.#fold(x, "f32x4.min");
+  }
   #fold(x: Lanes, combine: PlainOp): Expr {
     let sums: readonly Expr[] = x;
     while (sums.length > 1) {
