@@ -50,6 +50,21 @@ describe("attention", () => {
     expect(result(two, c, inputs)).toEqual(result(one, c, inputs));
   });
 
+  test.for([null, 1.5])("a query alone has the bytes that it has among others, soft cap %j", (softcap) => {
+    const c = causal({ ...sizes, T: 21, S: 37, D: 20, E: 27, softcap });
+    const inputs = inputsOf(c);
+    const all = result(one, c, inputs);
+    const rowOf = ({ data, shape }: Given, t: number): Given => {
+      const [width, T] = [shape.at(-1)!, shape.at(-2)!];
+      return { data: data.filter((_, i) => Math.floor(i / width) % T === t), shape: shape.with(-2, 1) };
+    };
+    for (let t = 0; t < c.T; t++) {
+      const alone = inputs.with(0, rowOf(inputs[0]!, t)).with(3, rowOf(inputs[3]!, t));
+      const among = rowOf({ data: all, shape: [c.B, c.H, c.T, c.E] }, t);
+      expect(result(one, { ...c, T: 1 }, alone)).toEqual(among.data);
+    }
+  });
+
   test("NaN and infinities of keys that a query may not attend to change no byte of it", () => {
     const c = causal({ ...sizes, T: 21, S: 30, D: 16, E: 20 });
     const [q, k, v, mask] = inputsOf(c) as [Given, Given, Given, Given];
@@ -67,6 +82,14 @@ describe("attention", () => {
         else expect(dirty.subarray(from, to)).not.toEqual(clean.subarray(from, to));
       }
     }
+  });
+
+  test("NaN of a key between those that a single query may attend to changes no byte of it", () => {
+    const c: Case = { ...sizes, T: 1, S: 30, D: 16, E: 20, maskShape: [30], allows: ([s]) => s! % 7 > 0 };
+    const [q, k, v, mask] = inputsOf(c) as [Given, Given, Given, Given];
+    const dirty = v.data.slice();
+    dirty[7 * c.E + 3] = NaN; // value 7 of the first head
+    expect(result(one, c, [q, k, { ...v, data: dirty }, mask])).toEqual(result(one, c, [q, k, v, mask]));
   });
 
   test("NaN and infinities give what they give in the composite", async () => {

@@ -18,8 +18,8 @@ export interface Packing {
 
 export const buildPacking = (m: ModuleBuilder): Packing => ({ pack: buildPack(m), unpack: buildUnpack(m) });
 
-/** The rows i + 0 … i + 3 become columns. */
-function transposed(f: FunctionBuilder, rows: readonly Expr[]): Expr[] {
+/** The transpose of a 4 × 4 matrix. */
+export function transposed(f: FunctionBuilder, rows: readonly Expr[]): Expr[] {
   const [a, b, c, d] = rows.map((row) => f.local("v128", row)) as [Local, Local, Local, Local];
   const pairs = [
     shuffle(a, b, 0, 4, 1, 5),

@@ -35,17 +35,17 @@ export function buildSoftmax(m: ModuleBuilder, madd: boolean): Callee {
   });
 }
 
-/** (panel, n, softcap, tanhs): tanhs[s, i] = tanh panel[s, i], then panel[s, i] = softcap·tanhs[s, i], for n rows; both may be one. */
+/** (x, n, softcap, tanhs): tanhs[i] = tanh x[i], then x[i] = softcap·tanhs[i], for n numbers; both may be one. */
 export function buildCap(m: ModuleBuilder, madd: boolean): Callee {
   return m.function(["i32", "i32", "f32", "i32"], (f, ...params) => {
-    const [panel, n, softcap, tanhs] = params as [Local, Local, Local, Local];
+    const [x, n, softcap, tanhs] = params as [Local, Local, Local, Local];
     const v = new Vectors(f, 4, madd);
     const cap = v.splat(softcap);
-    const end = f.local("i32", at(panel, n, i32(ROW)));
-    v.walk(panel, end, [tanhs], (u) => {
-      const t = tanh(u, u.load(panel));
+    const end = f.local("i32", at(x, n, i32(4)));
+    v.walk(x, end, [tanhs], (u) => {
+      const t = tanh(u, u.load(x));
       u.store(tanhs, t);
-      u.store(panel, u.mul(t, cap));
+      u.store(x, u.mul(t, cap));
     });
   });
 }

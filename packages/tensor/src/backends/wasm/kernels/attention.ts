@@ -1,13 +1,15 @@
 import type { View } from "../../../backend.ts";
 import type { OpAttrs } from "../../../op.ts";
-import { type Expr, at, f32, f32x4, i32, load, mul, op, smaller, sub } from "../asm/expression.ts";
-import type { FunctionBuilder } from "../asm/function.ts";
+import { type Expr, add, at, f32, f32x4, i32, load, mul, op, smaller, sub } from "../asm/expression.ts";
+import type { FunctionBuilder, Local } from "../asm/function.ts";
 import { buildMasking, buildMixAllowed } from "../attention/masking.ts";
 import { REACH, withReaches } from "../attention/masks.ts";
+import { FEW, buildOneQuery } from "../attention/oneQuery.ts";
 import { PANEL, ROW, buildPacking, ownPart } from "../attention/panels.ts";
 import { buildProducts } from "../attention/products.ts";
 import { buildCap, buildSoftmax } from "../attention/scores.ts";
 import { type Engine, type ModuleDefinition, addressOf } from "../engine.ts";
+import { Vectors } from "../vectors.ts";
 
 /**
  * softmax(q·kᵀ·scale, masked)·v without a [T, S] tensor. q [B, H, T, D], k [B, K, S, D], v [B, K, S, E], mask int32 that broadcasts
@@ -23,7 +25,7 @@ export function attention(
   const [B, H, T, D] = q!.layout.shape as [number, number, number, number];
   const [, K, S, E] = v!.layout.shape as [number, number, number, number];
   if (S * D * E === 0) return false;
-  const rows = S + 1 + D + E + 1;
+  const rows = S + 1 + D + 1 + E;
   const queries = (H / K) * T;
   withReaches(engine, mask!, [B, H, T, S], K, ({ address, batchBytes, imageBytes, panels }) =>
     engine.withTemporary(0, PANEL * rows * engine.pool.threads, (temporary) => {
@@ -41,6 +43,7 @@ const ATTENTION: ModuleDefinition = {
   build(m, { madd }) {
     const { pack, unpack } = buildPacking(m);
     const { dots, mix } = buildProducts(m, madd);
+    const oneQuery = buildOneQuery(m, madd);
     const mask = buildMasking(m);
     const mixAllowed = buildMixAllowed(m, madd);
     const cap = buildCap(m, madd);
@@ -69,9 +72,9 @@ const ATTENTION: ModuleDefinition = {
       (f, a) => {
         const weights = f.local("i32", ownPart(a.temporary, a.temporaryBytes, a.scratch)); // [S + 1, 8]
         const panel = f.local("i32", at(weights, op("i32.add", a.S, 1), ROW)); // [D, 8]
-        const sums = f.local("i32", at(panel, a.D, ROW)); // [E, 8]
-        const factors = f.local("i32", at(sums, a.E, ROW)); // [8]
-        const item = f.local("i32");
+        const factors = f.local("i32", at(panel, a.D, ROW)); // [8]
+        const sums = f.local("i32", add(factors, ROW)); // [E, 8]
+        const [item, lane, done] = f.locals(3, "i32") as [Local, Local, Local];
         f.for(item, a.from, a.to, 1, () => {
           const head = f.local("i32", op("i32.div_u", item, a.panels)); // b·K + k
           const query = f.local("i32", mul(op("i32.rem_u", item, a.panels), PANEL));
@@ -85,27 +88,42 @@ const ATTENTION: ModuleDefinition = {
           const key = f.local("i32", at(first, head, a.S));
           const values = f.local("i32", at(a.v, mul(key, a.E), 4));
 
-          f.call(pack, at(a.q, mul(row, a.D), 4), a.D, panel, live, a.scale);
-          f.call(dots, at(a.k, mul(key, a.D), 4), a.D, panel, weights, n);
-          f.if(op("f32.ne", a.softcap, 0), () => f.call(cap, weights, n, a.softcap, weights));
-          f.call(mask, reach, weights, f32(-Infinity));
-          f.call(softmax, weights, n, factors);
-          f.call(mix, values, a.E, weights, sums, n);
-          f.if(holdsNaN(f, sums, a.E), () => f.call(mixAllowed, reach, values, a.E, weights, sums));
-          f.call(unpack, at(a.out, mul(row, a.E), 4), a.E, sums, live, factors);
+          const keys = f.local("i32", at(a.k, mul(key, a.D), 4));
+          const [ownQ, ownOut] = [
+            f.local("i32", at(a.q, mul(row, a.D), 4)),
+            f.local("i32", at(a.out, mul(row, a.E), 4)),
+          ];
+          f.set(done, i32(0));
+          f.if(op("i32.le_s", live, FEW), () => {
+            f.for(lane, 0, live, 1, () => {
+              const [q, out] = [at(ownQ, mul(lane, a.D), 4), at(ownOut, mul(lane, a.E), 4)];
+              f.call(oneQuery, reach, lane, q, keys, a.D, values, a.E, n, a.scale, a.softcap, weights, out);
+            });
+            f.set(done, op("i32.eqz", holdsNaN(f, ownOut, mul(live, a.E))));
+          });
+          f.if(op("i32.eqz", done), () => {
+            f.call(pack, ownQ, a.D, panel, live, a.scale);
+            f.call(dots, keys, a.D, panel, weights, n);
+            f.if(op("f32.ne", a.softcap, 0), () => f.call(cap, weights, mul(n, PANEL), a.softcap, weights));
+            f.call(mask, reach, weights, f32(-Infinity));
+            f.call(softmax, weights, n, factors);
+            f.call(mix, values, a.E, weights, sums, n);
+            f.if(holdsNaN(f, sums, mul(a.E, PANEL)), () => f.call(mixAllowed, reach, values, a.E, weights, sums));
+            f.call(unpack, ownOut, a.E, sums, live, factors);
+          });
         });
       },
     );
   },
 };
 
-/** Whether a NaN is among n rows of a panel. */
-function holdsNaN(f: FunctionBuilder, panel: Expr, n: Expr): Expr {
-  const [p, end] = [f.local("i32", panel), f.local("i32", at(panel, n, i32(ROW)))];
+/** Whether a NaN is among the n numbers at x. */
+function holdsNaN(f: FunctionBuilder, x: Expr, n: Expr): Expr {
+  const [p, end] = [f.local("i32", x), f.local("i32", at(x, n, i32(4)))];
   const found = f.local("v128", f32x4(0));
-  f.while(p, end, 16, [], () => {
-    const x = f.local("v128", load("v128.load", p));
-    f.set(found, op("v128.or", found, op("f32x4.ne", x, x)));
+  new Vectors(f, 1, false).walk(p, end, [], (u) => {
+    const y = u.load(p)[0]!;
+    f.set(found, op("v128.or", found, op("f32x4.ne", y, y)));
   });
   return op("v128.any_true", found);
 }

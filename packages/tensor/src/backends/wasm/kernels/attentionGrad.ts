@@ -145,7 +145,7 @@ const ATTENTION_GRAD: ModuleDefinition = {
               };
               f.call(pack, rowOf(a.q, ownRow, a.D), a.D, panel, live, a.scoreScale);
               f.call(dots, rowOf(a.k, key, a.D), a.D, panel, w!, length);
-              f.if(op("f32.ne", a.softcap, 0), () => f.call(cap, w!, length, a.softcap, tanhs));
+              f.if(op("f32.ne", a.softcap, 0), () => f.call(cap, w!, mul(length, PANEL), a.softcap, tanhs));
               f.call(mask, reach, w!, f32(-Infinity));
               f.call(softmax, w!, length, factors);
               f.call(normalize, w!, length, factors);
