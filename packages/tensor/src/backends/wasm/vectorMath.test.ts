@@ -63,7 +63,7 @@ const FUNCTIONS: readonly {
   { apply: exp, exact: Math.exp, ulps: 1 },
   { apply: expOfNegative, exact: Math.exp, ulps: 1, domain: (x) => !(x > 0) },
   { apply: onePlusExp, exact: (x) => 1 + Math.exp(x), ulps: 1 },
-  { apply: onePlusTanh, exact: (x) => 2 / (1 + Math.exp(-2 * x)), ulps: 2 },
+  { apply: onePlusTanh, exact: (x) => 2 / (1 + Math.exp(-2 * x)), ulps: 2, domain: (x) => !(x < -43.6) },
   { apply: expm1, exact: Math.expm1, ulps: 1 },
   { apply: log, exact: Math.log, ulps: 1 },
   { apply: log1p, exact: Math.log1p, ulps: 1 },
@@ -93,4 +93,11 @@ describe.each([false, true])("with relaxed_madd: %s", (madd) => {
 test("exponentials of 0 and −Infinity are exact", () => {
   const ends = Float32Array.from([0, -0, -Infinity]);
   for (const apply of [exp, expOfNegative]) expect(Array.from(computed(apply, false, ends))).toEqual([1, 1, 0]);
+});
+
+test("1 + tanh(x) is 0, at most off by a denormal, where it is below 2⁻¹²⁵", () => {
+  const far = SAMPLES.filter((x) => x <= -43.6);
+  const ys = computed(onePlusTanh, false, far);
+  far.forEach((x, i) => expect(Math.abs(ys[i]! - 2 / (1 + Math.exp(-2 * x)))).toBeLessThan(2 ** -126));
+  expect(Array.from(computed(onePlusTanh, false, Float32Array.from([-Infinity, Infinity])))).toEqual([0, 2]);
 });
