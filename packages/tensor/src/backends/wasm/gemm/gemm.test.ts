@@ -44,7 +44,7 @@ const products = fc.record({
   a: lying,
   b: lying,
   tile: fc.constantFrom(...tiles),
-  engine: fc.constantFrom(...engines),
+  engine: fc.nat(engines.length - 1),
   seed: fc.nat(1e6),
 });
 
@@ -79,9 +79,10 @@ function place(
 
 /** Runs matmul; calls `check` with its result and the float64 product. */
 function multiply(
-  { m, n, k, a, b, tile, engine, seed }: typeof products extends fc.Arbitrary<infer P> ? P : never,
+  { m, n, k, a, b, tile, engine: which, seed }: typeof products extends fc.Arbitrary<infer P> ? P : never,
   check: (result: Float32Array, expected: Float64Array) => void,
 ): void {
+  const engine = engines[which]!;
   engine.tile = tile;
   const left = place(engine, m, k, a, seed);
   const right = place(engine, k, n, b, seed + 1);
@@ -117,7 +118,7 @@ describe("matrix products", () => {
     fc.assert(
       fc.property(products, (product) => {
         let first: Float32Array | null = null;
-        for (const engine of engines) {
+        for (const engine of engines.keys()) {
           for (const tile of tiles) {
             multiply({ ...product, tile, engine }, (result) => {
               first ??= result;

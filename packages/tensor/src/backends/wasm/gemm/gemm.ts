@@ -4,10 +4,13 @@ import type { Callee, ModuleBuilder } from "../asm/module.ts";
 import type { ModuleDefinition } from "../engine.ts";
 import type { FloatDType } from "../widening.ts";
 import { type Tile, columnsOf, microkernel } from "./microkernel.ts";
-import { type Order, packer, remaining } from "./pack.ts";
+import { type Order, PHASES, packer, remaining, stepsOf } from "./pack.ts";
 
-/** Steps of k in one block: its sums are added up block by block, in ascending order, on every path. 256 to 768 are within 3 %. */
-export const K_BLOCK = 384;
+/**
+ * Steps of k in one block. A sum is made block by block, in a block phase by phase (k mod PHASES), each ascending, on every path:
+ * four phases are a vector of what the product of one row reads anyway (gemv.ts). Phases of 256 to 768 steps are within 3 %.
+ */
+export const K_BLOCK = 1536;
 /** Columns of B that are packed together and used while they are in the cache. */
 export const N_BLOCK = 64;
 
@@ -27,7 +30,7 @@ export const packLeft = (tile: Tile, dtype: FloatDType, order: Order): ModuleDef
           f.for(block, 0, k, K_BLOCK, () => {
             const steps = remaining(f, k, block, K_BLOCK);
             const first = at(packed, mul(panels, 4 * tile.rows), block);
-            const target = add(first, mul(mul(panel, steps), 4 * tile.rows));
+            const target = add(first, mul(mul(panel, stepsOf(steps)), 4 * PHASES * tile.rows));
             f.call(pack, target, at(at(a, row, rowStep), block, kStep), rowStep, kStep, steps, count);
           });
         });
@@ -65,7 +68,7 @@ export const gemm = (tile: Tile, dtype: FloatDType, order: Order): ModuleDefinit
         const { from, to, scratch } = args;
         const [item, block, panel] = f.locals(3, "i32") as [Local, Local, Local];
         const tileColumns = columnsOf(tile);
-        const edge = f.local("i32", add(scratch, 4 * K_BLOCK * N_BLOCK)); // a tile of C that hangs over the right edge
+        const edge = f.local("i32", add(scratch, 4 * K_BLOCK * (N_BLOCK + tileColumns))); // a tile of C that hangs over the right edge
         const panels = f.local("i32", op("i32.div_u", add(rows, tile.rows - 1), i32(tile.rows)));
         f.for(item, from, to, 1, () => {
           const column = f.local("i32", mul(op("i32.rem_u", item, columnBlocks), N_BLOCK));
@@ -74,15 +77,32 @@ export const gemm = (tile: Tile, dtype: FloatDType, order: Order): ModuleDefinit
           const lastRow = f.local("i32", add(row, blockRows));
           f.if(op("i32.gt_s", lastRow, rows), () => f.set(lastRow, rows));
           f.for(block, 0, k, K_BLOCK, () => {
-            const steps = remaining(f, k, block, K_BLOCK);
+            const length = remaining(f, k, block, K_BLOCK);
+            const steps = f.local("i32", stepsOf(length));
             const aBlock = f.local("i32", at(packed, mul(panels, 4 * tile.rows), block));
-            f.for(panel, 0, columnCount, tileColumns, () => {
-              const count = remaining(f, columnCount, panel, tileColumns);
+            const panelBytes = f.local("i32", mul(steps, 4 * PHASES * tileColumns));
+            const packedB = f.local("i32");
+            const eachPanel = (body: (count: Local) => void): void => {
+              f.set(packedB, scratch);
+              f.for(panel, 0, columnCount, tileColumns, () => {
+                body(remaining(f, columnCount, panel, tileColumns));
+                f.advance(packedB, panelBytes);
+              });
+            };
+            eachPanel((count) => {
               const source = at(at(b, add(column, panel), columnStep), block, kStep);
-              f.call(pack, scratch, source, columnStep, kStep, steps, count);
-              const target = at(add(c, mul(add(column, panel), 4)), row, cStep);
-              f.call(multiply, aBlock, scratch, target, cStep, row, lastRow, steps, block, count, edge);
+              f.call(pack, packedB, source, columnStep, kStep, length, count);
             });
+            // phase by phase, so that a phase of A stays in the cache for all panels of B
+            for (let phase = 0; phase < PHASES; phase++) {
+              const left = add(aBlock, mul(steps, 4 * tile.rows * phase));
+              const accumulate = phase === 0 ? block : i32(1);
+              eachPanel((count) => {
+                const right = add(packedB, mul(steps, 4 * tileColumns * phase));
+                const target = at(add(c, mul(add(column, panel), 4)), row, cStep);
+                f.call(multiply, left, right, target, cStep, row, lastRow, steps, accumulate, count, edge);
+              });
+            }
           });
         });
       },
@@ -90,7 +110,7 @@ export const gemm = (tile: Tile, dtype: FloatDType, order: Order): ModuleDefinit
   },
 });
 
-/** (A block, B panel, C, cStep, first row, last row, k, accumulate, columns, edge): one panel of B with all row panels of A. */
+/** (A, B, C, cStep, first row, last row, steps, accumulate, columns, edge): a phase of one panel of B with that of all row panels of A. */
 function panelTimesPanels(m: ModuleBuilder, tile: Tile, kernels: readonly Callee[]): Callee {
   const params = Array.from({ length: 10 }, () => "i32" as const);
   return m.function(params, (f, ...args) => {
@@ -108,7 +128,7 @@ function panelTimesPanels(m: ModuleBuilder, tile: Tile, kernels: readonly Callee
     ];
     const row = f.local("i32");
     const edgeStep = 4 * columnsOf(tile);
-    f.set(a, add(a, mul(mul(first, k), 4)));
+    f.set(a, add(a, mul(mul(first, k), 4 * PHASES)));
     f.for(row, first, last, tile.rows, () => {
       const count = remaining(f, last, row, tile.rows);
       f.if(
@@ -119,7 +139,7 @@ function panelTimesPanels(m: ModuleBuilder, tile: Tile, kernels: readonly Callee
           copyEdge(f, { from: edge, fromStep: edgeStep, to: c, toStep: cStep, rows: count, columns, accumulate });
         },
       );
-      f.set(a, add(a, mul(k, 4 * tile.rows)));
+      f.set(a, add(a, mul(k, 4 * PHASES * tile.rows)));
       f.set(c, add(c, mul(cStep, tile.rows)));
     });
   });
@@ -163,4 +183,4 @@ function copyEdge(f: FunctionBuilder, { from, fromStep, to, toStep, rows, column
 
 /** Floats that A takes when packed. */
 export const packedLength = (tile: Tile, rows: number, k: number): number =>
-  Math.ceil(rows / tile.rows) * tile.rows * k;
+  Math.ceil(rows / tile.rows) * tile.rows * Math.ceil(k / PHASES) * PHASES;

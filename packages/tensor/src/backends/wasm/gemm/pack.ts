@@ -7,83 +7,136 @@ import { type FloatDType, loadFour, loadOne } from "../widening.ts";
 /** How a matrix lies in memory, seen from its panels: along k, along the panel, or neither. */
 export type Order = "alongK" | "alongPanel" | "strided";
 
+/** Sums are kept apart by k mod PHASES, and added up one after the other at the end of a block of k. */
+export const PHASES = 4;
+
 /**
- * A function (to, from, panelStep, kStep, k, count) that packs a panel as float32 [k][width]: to[p·width + r] = from[r·panelStep + p·kStep],
- * steps in bytes; elements count … width − 1 of each step become 0.
+ * A function (to, from, panelStep, kStep, k, count) that packs a panel as float32 [PHASES][⌈k / PHASES⌉][width]: element r of step p
+ * comes from from[r·panelStep + p·kStep], steps in bytes, and goes to phase p mod PHASES. What is missing at the end of a phase, and
+ * elements count … width − 1, are 0.
  */
 export function packer(m: ModuleBuilder, width: number, dtype: FloatDType, order: Order): Callee {
-  const params = ["i32", "i32", "i32", "i32", "i32", "i32"] as const;
-  if (order === "alongK") return m.function(params, (f, ...args) => packTransposed(f, width, dtype, args));
-  if (order === "alongPanel") return m.function(params, (f, ...args) => packRows(f, width, dtype, args));
-  return m.function(params, (f, ...args) => {
-    const [to, from, panelStep, kStep, k, count] = args as Params;
-    zeroUnlessFull(f, width, to, k, count);
-    packScalar(f, width, dtype, { to, from, panelStep, kStep, k, first: i32(0), count });
+  return m.function(["i32", "i32", "i32", "i32", "i32", "i32"], (f, ...params) => {
+    const [to, from, panelStep, kStep, k, count] = params as Params;
+    const steps = f.local("i32", stepsOf(k));
+    const panel: Panel = {
+      width,
+      dtype,
+      to,
+      from,
+      panelStep,
+      kStep,
+      k,
+      count,
+      phase: f.local("i32", mul(steps, 4 * width)),
+    };
+    f.if(op("i32.or", op("i32.lt_s", count, width), op("i32.rem_u", k, i32(PHASES))), () =>
+      f.zero(to, mul(panel.phase, PHASES)),
+    );
+    if (order === "alongK") packTransposed(f, panel);
+    else if (order === "alongPanel") packRows(f, panel);
+    else packElements(f, panel, i32(0));
   });
 }
+
+/** Steps of a phase of k. */
+export const stepsOf = (k: Expr): Expr => op("i32.div_u", add(k, PHASES - 1), i32(PHASES));
 
 type Params = [to: Local, from: Local, panelStep: Local, kStep: Local, k: Local, count: Local];
 
-function zeroUnlessFull(f: FunctionBuilder, width: number, to: Local, k: Local, count: Local): void {
-  f.if(op("i32.lt_s", count, width), () => f.zero(to, mul(k, 4 * width)));
+interface Panel {
+  readonly width: number;
+  readonly dtype: FloatDType;
+  readonly to: Local;
+  readonly from: Local;
+  readonly panelStep: Local;
+  readonly kStep: Local;
+  readonly k: Local;
+  readonly count: Local;
+  /** Bytes of a phase. */
+  readonly phase: Local;
 }
 
 /** Elements first … count − 1 of every step, one by one. */
-function packScalar(
-  f: FunctionBuilder,
-  width: number,
-  dtype: FloatDType,
-  {
-    to,
-    from,
-    panelStep,
-    kStep,
-    k,
-    first,
-    count,
-  }: Record<"to" | "from" | "panelStep" | "kStep" | "k" | "first" | "count", Expr>,
-): void {
-  const [r, p, source, target] = f.locals(4, "i32") as [Local, Local, Local, Local];
+function packElements(f: FunctionBuilder, panel: Panel, first: Expr): void {
+  const { width, dtype, to, from, panelStep, kStep, k, count, phase } = panel;
+  const [r, p, source] = f.locals(3, "i32") as [Local, Local, Local];
   f.for(r, first, count, 1, () => {
     f.set(source, at(from, r, panelStep));
-    f.set(target, at(to, r, i32(4)));
+    const column = f.local("i32", at(to, r, i32(4)));
     f.for(p, 0, k, 1, () => {
+      const inPhase = at(column, op("i32.and", p, PHASES - 1), phase);
+      const target = at(inPhase, op("i32.shr_u", p, 2), i32(4 * width));
       f.storeLane("v128.store32_lane", target, loadOne(f, dtype, source), 0);
       f.advance(source, kStep);
-      f.advance(target, 4 * width);
     });
   });
 }
 
+/** Calls `whole` for each four steps of k, then `one` for each of those that are left; `targets` is where the phases go on. */
+function eachStep(
+  f: FunctionBuilder,
+  { width, k }: Panel,
+  targets: readonly Local[],
+  whole: () => void,
+  one: (i: number) => void,
+): void {
+  const p = f.local("i32");
+  const wholeK = f.local("i32", op("i32.and", k, -PHASES));
+  f.for(p, 0, wholeK, PHASES, () => {
+    whole();
+    for (const target of targets) f.advance(target, 4 * width);
+  });
+  for (let i = 0; i < PHASES - 1; i++) f.if(op("i32.gt_s", k, add(wholeK, i)), () => one(i));
+}
+
 /** k is contiguous: blocks of 4 elements of the panel × 4 steps, transposed in registers. */
-function packTransposed(f: FunctionBuilder, width: number, dtype: FloatDType, args: readonly Local[]): void {
-  const [to, from, panelStep, kStep, k, count] = args as Params;
+function packTransposed(f: FunctionBuilder, panel: Panel): void {
+  const { dtype, to, from, panelStep, count, phase } = panel;
   const bytes = BYTES_PER_ELEMENT[dtype];
-  const [r, p, target, wholeCount, wholeK] = f.locals(5, "i32") as [Local, Local, Local, Local, Local];
-  const sources = f.locals(4, "i32");
-  const x = f.locals(4, "v128");
-  const t = f.locals(4, "v128");
-  zeroUnlessFull(f, width, to, k, count);
-  f.set(wholeCount, op("i32.and", count, -4));
-  f.set(wholeK, op("i32.and", k, -4));
+  const r = f.local("i32");
+  const wholeCount = f.local("i32", op("i32.and", count, -4));
+  const [sources, targets] = [f.locals(4, "i32"), f.locals(PHASES, "i32")];
+  const [x, t] = [f.locals(4, "v128"), f.locals(4, "v128")];
   f.for(r, 0, wholeCount, 4, () => {
     sources.forEach((source, i) => f.set(source, i === 0 ? at(from, r, panelStep) : add(sources[i - 1]!, panelStep)));
-    f.set(target, at(to, r, i32(4)));
-    f.for(p, 0, wholeK, 4, () => {
-      x.forEach((lanes, i) => f.set(lanes, loadFour(f, dtype, sources[i]!)));
-      transposed(f, x, t).forEach((lanes, i) => f.store("v128.store", target, lanes, 4 * width * i));
-      for (const source of sources) f.advance(source, 4 * bytes);
-      f.advance(target, 16 * width);
-    });
-    f.for(p, wholeK, k, 1, () => {
-      sources.forEach((source, i) => {
-        f.storeLane("v128.store32_lane", target, loadOne(f, dtype, source), 0, 4 * i);
-        f.advance(source, bytes);
-      });
-      f.advance(target, 4 * width);
-    });
+    targets.forEach((target, i) => f.set(target, i === 0 ? at(to, r, i32(4)) : add(targets[i - 1]!, phase)));
+    eachStep(
+      f,
+      panel,
+      targets,
+      () => {
+        x.forEach((lanes, i) => f.set(lanes, loadFour(f, dtype, sources[i]!)));
+        transposed(f, x, t).forEach((lanes, i) => f.store("v128.store", targets[i]!, lanes));
+        for (const source of sources) f.advance(source, 4 * bytes);
+      },
+      (i) =>
+        sources.forEach((source, r) =>
+          f.storeLane("v128.store32_lane", targets[i]!, loadOne(f, dtype, source, i * bytes), 0, 4 * r),
+        ),
+    );
   });
-  packScalar(f, width, dtype, { to, from, panelStep, kStep, k, first: wholeCount, count });
+  packElements(f, panel, wholeCount);
+}
+
+/** The panel is contiguous: full panels step by step, others element by element. */
+function packRows(f: FunctionBuilder, panel: Panel): void {
+  const { width, dtype, to, from, kStep, count, phase } = panel;
+  const bytes = BYTES_PER_ELEMENT[dtype];
+  const whole = Math.floor(width / 4) * 4;
+  const source = f.local("i32", from);
+  const targets = Array.from({ length: PHASES }, (_, i) => f.local("i32", at(to, i32(i), phase)));
+  const copyStep = (i: number): void => {
+    for (let r = 0; r < whole; r += 4) f.store("v128.store", targets[i]!, loadFour(f, dtype, source, r * bytes), 4 * r);
+    for (let r = whole; r < width; r++)
+      f.storeLane("v128.store32_lane", targets[i]!, loadOne(f, dtype, source, r * bytes), 0, 4 * r);
+    f.advance(source, kStep);
+  };
+  f.if(
+    op("i32.eq", count, width),
+    () => eachStep(f, panel, targets, () => targets.forEach((_, i) => copyStep(i)), copyStep),
+    () => packElements(f, panel, i32(0)),
+  );
 }
 
 /** The transpose of the 4 × 4 matrix in `x`, using `t` on the way. */
@@ -100,32 +153,6 @@ export function transposed(f: FunctionBuilder, x: readonly Local[], t: readonly 
     shuffle(highAB, highCD, 0, 1, 4, 5),
     shuffle(highAB, highCD, 2, 3, 6, 7),
   ];
-}
-
-/** The panel is contiguous: full panels row by row, others element by element. */
-function packRows(f: FunctionBuilder, width: number, dtype: FloatDType, args: readonly Local[]): void {
-  const [to, from, panelStep, kStep, k, count] = args as Params;
-  const bytes = BYTES_PER_ELEMENT[dtype];
-  const [p, source, target] = f.locals(3, "i32") as [Local, Local, Local];
-  const whole = Math.floor(width / 4) * 4;
-  f.if(
-    op("i32.eq", count, width),
-    () => {
-      f.set(source, from);
-      f.set(target, to);
-      f.for(p, 0, k, 1, () => {
-        for (let r = 0; r < whole; r += 4) f.store("v128.store", target, loadFour(f, dtype, source, r * bytes), 4 * r);
-        for (let r = whole; r < width; r++)
-          f.storeLane("v128.store32_lane", target, loadOne(f, dtype, source, r * bytes), 0, 4 * r);
-        f.advance(source, kStep);
-        f.advance(target, 4 * width);
-      });
-    },
-    () => {
-      zeroUnlessFull(f, width, to, k, count);
-      packScalar(f, width, dtype, { to, from, panelStep, kStep, k, first: i32(0), count });
-    },
-  );
 }
 
 /** What is left of `whole` after `done`, at most `most`. */

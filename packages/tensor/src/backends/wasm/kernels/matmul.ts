@@ -4,7 +4,7 @@ import { starts } from "../../cpu/strided.ts";
 import { type Engine, memoryOf } from "../engine.ts";
 import { fastestTile } from "../gemm/calibrate.ts";
 import { N_BLOCK, packedLength } from "../gemm/gemm.ts";
-import { GEMV_COLUMNS, gemvRowCount } from "../gemm/gemv.ts";
+import { GEMV_COLUMNS, GEMV_ROWS } from "../gemm/gemv.ts";
 import type { Order } from "../gemm/pack.ts";
 import { readIn, writeIn } from "../gemm/staging.ts";
 import { TILES, columnMultiplier, leftPacker, multiplier, rowMultiplier } from "../gemm/tiles.ts";
@@ -115,7 +115,7 @@ function vectorTimes(engine: Engine, c: Matrix, a: Matrix, b: Matrix, { n, k }: 
   if (order === "strided" || !contiguous) return false;
   const byRows = order === "alongK";
   const [definition, name, width] = byRows
-    ? [rowMultiplier(b.dtype), "gemvRows", gemvRowCount(b.dtype)]
+    ? [rowMultiplier(b.dtype), "gemvRows", GEMV_ROWS]
     : [columnMultiplier(b.dtype), "gemvColumns", GEMV_COLUMNS];
   const step = byRows ? b.columnStep : b.rowStep;
   readIn(engine, b.memory, { ...a, rows: 1, columns: k }, (x) =>
