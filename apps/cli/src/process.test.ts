@@ -10,14 +10,13 @@ import { build } from "vite";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Ran, filesOf, flags, neolog, temporaryFolder, writeLines, writeTinyModel } from "./testing.ts";
 
-const FINISHED = [
-  "README.md",
-  "adapter_config.json",
-  "adapter_model.safetensors",
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "training_state.json",
-  "training_state.safetensors",
+const ADAPTER = ["README.md", "adapter_config.json", "adapter_model.safetensors"];
+const TOKENIZER = ["tokenizer.json", "tokenizer_config.json"];
+const CHECKPOINT = [...ADAPTER, ...TOKENIZER, "training_state.json", "training_state.safetensors"];
+const finishedAfter = (step: number): string[] => [
+  ...ADAPTER,
+  ...CHECKPOINT.map((file) => `checkpoint-${step}/${file}`),
+  ...TOKENIZER,
 ];
 
 let folder: Awaited<ReturnType<typeof temporaryFolder>>;
@@ -81,7 +80,7 @@ async function expectNothingHalfWritten(out: string): Promise<void> {
   const checkpoints = await checkpointsIn(out);
   expect(checkpoints).not.toEqual([]);
   for (const name of checkpoints) {
-    expect(await filesOf(join(out, name))).toEqual(FINISHED);
+    expect(await filesOf(join(out, name))).toEqual(CHECKPOINT);
     expect((await neolog(["inspect", join(out, name)])).code).toBe(0);
   }
 }
@@ -102,13 +101,13 @@ describe("a killed run", () => {
       known = await checkpointsIn(out);
     }
     expect(await neolog(train({ out, resume: out, "save-steps": 1000 }))).toMatchObject({ code: 0 });
-    expect(await filesOf(out)).toEqual(FINISHED);
+    expect(await filesOf(out)).toEqual(finishedAfter(200));
     expect((await rowsIn(out)).equals(await rowsIn(whole))).toBe(true);
 
     const afresh = at("afresh");
     expect(await killed(train({ out: afresh }), afresh, [], 5)).toBe(true);
     expect(await neolog(train({ out: afresh, "save-steps": 1000 }))).toMatchObject({ code: 0 });
-    expect(await filesOf(afresh)).toEqual(FINISHED);
+    expect(await filesOf(afresh)).toEqual(finishedAfter(200));
     expect((await rowsIn(afresh)).equals(await rowsIn(whole))).toBe(true);
   });
 
@@ -150,7 +149,7 @@ test("a run goes on when nobody reads its output any more", async () => {
   child.stderr.on("data", (text: Buffer) => (said += text.toString()));
   expect(await once(child, "exit")).toEqual([0, null]);
   expect(said).not.toContain("EPIPE");
-  expect(await filesOf(out)).toEqual(FINISHED);
+  expect(await filesOf(out)).toEqual(finishedAfter(5));
 });
 
 const REAL = fileURLToPath(new URL("../../../../shared/real", import.meta.url));
@@ -213,7 +212,7 @@ describe.skipIf(!hasStories)("stories260K", () => {
     expect(await killed(story({ out }), out, [], 0)).toBe(true);
     await expectNothingHalfWritten(out);
     expectDone(await neolog(story({ out, resume: out })));
-    expect(await filesOf(out)).toEqual(FINISHED);
+    expect(await filesOf(out)).toEqual(finishedAfter(12));
     expect((await rowsIn(out)).equals(await rowsIn(at("taught")))).toBe(true);
   });
 });

@@ -10,7 +10,7 @@ import {
   writeSafetensors,
 } from "@neolog/checkpoint";
 import { Scope } from "@neolog/tensor";
-import { readdir, rm } from "node:fs/promises";
+import { readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { CliError } from "./errors.ts";
 import type { FineTuning, Recipe } from "./fineTune.ts";
@@ -61,7 +61,7 @@ export async function writeRunState(
   );
 }
 
-/** The newest state in a folder: its last checkpoint, else the one beside its adapter. Throws CliError where there is none. */
+/** The newest state of a run: in the last checkpoint of its --out folder, or of a checkpoint itself. Throws CliError where there is none. */
 export async function readRunState(dir: string): Promise<SavedRun> {
   const [newest] = await checkpointsIn(dir);
   const from = newest ?? dir;
@@ -93,12 +93,16 @@ export async function restoreOptimizer(run: FineTuning, { moments }: SavedRun): 
 
 export const checkpointPath = (out: string, step: number): string => join(out, `checkpoint-${step}`);
 
-/** Removes every checkpoint in `out` that we wrote, whole or begun, except one. */
-export async function removeCheckpoints(out: string, except?: string): Promise<void> {
+/** Removes every checkpoint in `out` that we wrote, whole or begun, except one. A kill leaves none that is half removed. */
+export async function removeCheckpoints(out: string, except: string): Promise<void> {
   const names: string[] = await readdir(out).catch(() => []);
-  const begun = names.filter((name) => name.endsWith(PARTIAL) && CHECKPOINT.test(name.slice(0, -PARTIAL.length)));
-  for (const path of [...(await checkpointsIn(out)), ...begun.map((name) => join(out, name))])
-    if (path !== except) await rm(path, { recursive: true, force: true });
+  const hidden = names.filter((name) => name.endsWith(PARTIAL) && CHECKPOINT.test(name.slice(0, -PARTIAL.length)));
+  for (const name of hidden) await rm(join(out, name), { recursive: true, force: true });
+  for (const path of await checkpointsIn(out)) {
+    if (path === except) continue;
+    await rename(path, `${path}${PARTIAL}`);
+    await rm(`${path}${PARTIAL}`, { recursive: true, force: true });
+  }
 }
 
 /** Checkpoints with a state of ours, newest first. */

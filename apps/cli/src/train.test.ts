@@ -19,6 +19,9 @@ import {
 const ADAPTER = ["README.md", "adapter_config.json", "adapter_model.safetensors"];
 const TOKENIZER = ["tokenizer.json", "tokenizer_config.json"];
 const STATE = ["training_state.json", "training_state.safetensors"];
+/** A checkpoint's files, below its run's folder. */
+const checkpointOf = (step: number, ...files: readonly string[]): string[] =>
+  [...ADAPTER, ...files, ...STATE].map((file) => `checkpoint-${step}/${file}`);
 
 let folder: Awaited<ReturnType<typeof temporaryFolder>>;
 let model: string;
@@ -69,7 +72,7 @@ describe("neolog train", () => {
     expect(result.losses).toHaveLength(30);
     expect(result.losses.at(-1)).toBeLessThan(0.9 * result.losses[0]!);
 
-    expect(await filesOf(out)).toEqual([...ADAPTER, ...TOKENIZER, ...STATE]);
+    expect(await filesOf(out)).toEqual([...ADAPTER, ...checkpointOf(30, ...TOKENIZER), ...TOKENIZER]);
     expect(JSON.parse(await readFile(join(out, "adapter_config.json"), "utf8"))).toMatchObject({
       peft_type: "TRAINABLE_TOKENS",
       task_type: "CAUSAL_LM",
@@ -109,7 +112,7 @@ describe("neolog train", () => {
       out: at("ids"),
     });
     expect(result.losses.at(-1)).toBeLessThan(result.losses[0]!);
-    expect(await filesOf(at("ids"))).toEqual([...ADAPTER, ...STATE]);
+    expect(await filesOf(at("ids"))).toEqual([...ADAPTER, ...checkpointOf(10)]);
     expect(JSON.parse(await readFile(join(at("ids"), "adapter_config.json"), "utf8"))).toMatchObject({
       token_indices: [7, 5],
     });
@@ -177,13 +180,13 @@ describe("an interrupted run", () => {
     expect(code).toBe(1);
     expect(stderr).toContain("stopped after step 5 of 12; --resume goes on from there");
     expect(stdout).not.toContain("wrote");
-    expect(await filesOf(out)).toEqual([...ADAPTER, ...TOKENIZER, ...STATE].map((file) => `checkpoint-5/${file}`));
+    expect(await filesOf(out)).toEqual(checkpointOf(5, ...TOKENIZER));
 
     // what is not given stays as it was
     const { losses } = await trained({ tokens: "wug", out, resume: out });
-    expect(losses).toEqual(await lossesIn(at("whole")));
-    expect(await filesOf(out)).toEqual([...ADAPTER, ...TOKENIZER, ...STATE]);
-    for (const file of ["adapter_model.safetensors", "training_state.safetensors"])
+    expect(losses).toEqual(await lossesIn(at("whole/checkpoint-12")));
+    expect(await filesOf(out)).toEqual([...ADAPTER, ...checkpointOf(12, ...TOKENIZER), ...TOKENIZER]);
+    for (const file of ["adapter_model.safetensors", "checkpoint-12/training_state.safetensors"])
       expect((await readFile(join(out, file))).equals(await readFile(join(at("whole"), file))), file).toBe(true);
   });
 
@@ -213,9 +216,10 @@ describe("an interrupted run", () => {
     const before = await contentsOf(out);
     await interrupted({ tokens: "wug", steps: 6, lr: 0.5, out }, 4);
     const after = await contentsOf(out);
-    expect(Object.fromEntries(Object.entries(after).filter(([file]) => !file.startsWith("checkpoint-4/")))).toEqual(
-      before,
-    );
+    const adapter = (files: Record<string, string>) =>
+      Object.fromEntries(Object.entries(files).filter(([file]) => !file.startsWith("checkpoint-")));
+    expect(adapter(after)).toEqual(adapter(before));
+    expect(Object.keys(after).filter((file) => file.startsWith("checkpoint-"))).toEqual(checkpointOf(4, ...TOKENIZER));
   });
 
   test("a finished run can be lengthened", async () => {
@@ -224,6 +228,16 @@ describe("an interrupted run", () => {
     const { losses } = await trained({ tokens: "wug", steps: 8, out: at("longer"), resume: at("short") });
     expect(losses).toHaveLength(8);
     expect((await rowsIn(at("longer"))).equals(await rowsIn(at("long")))).toBe(true);
+    await trained({ tokens: "wug", steps: 8, out: at("short"), resume: at("short") });
+    expect(await contentsOf(at("short"))).toEqual(await contentsOf(at("long")));
+  });
+
+  test("a finished run that is gone on with stays as it is", async () => {
+    const run = { tokens: "wug", steps: 4, out: at("done") };
+    const { losses } = await trained(run);
+    const before = await contentsOf(run.out);
+    expect(await trained({ ...run, resume: run.out })).toMatchObject({ steps: 4, losses });
+    expect(await contentsOf(run.out)).toEqual(before);
   });
 
   test.each([
@@ -262,7 +276,7 @@ describe("--out", () => {
     await trained({ tokens: "wug", steps: 2, out });
     await writeFile(join(out, "notes.txt"), "mine");
     await trained({ "token-indices": "120", steps: 3, out });
-    expect(await filesOf(out)).toEqual([...ADAPTER, "notes.txt", ...STATE]);
+    expect(await filesOf(out)).toEqual([...ADAPTER, ...checkpointOf(3), "notes.txt"]);
     expect(await readFile(join(out, "notes.txt"), "utf8")).toBe("mine");
   });
 

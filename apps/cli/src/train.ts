@@ -63,7 +63,7 @@ const trainOptions = () =>
         .conflicts("tokenIndices"),
     )
     .option("--token-indices <list>", "ids of rows to train, with commas between", idList)
-    .requiredOption("--out <dir>", "folder for the adapter")
+    .requiredOption("--out <dir>", "folder for the adapter; checkpoint-<steps> in it keeps what --resume goes on from")
     .addOption(new Option("--steps <n>", "batches to train on").argParser(positiveInteger).conflicts("epochs"))
     .option("--epochs <n>", `passes over the data (${DEFAULTS.epochs} unless --steps is given)`, positiveInteger)
     .option("--lr <x>", `learning rate of AdamW (${DEFAULTS.lr})`, positive)
@@ -78,8 +78,16 @@ const trainOptions = () =>
     )
     .option("--no-shuffle", "keep the order of the file")
     .option("--seed <n>", `seed of the order (${DEFAULTS.seed})`, nonNegativeInteger)
-    .option("--save-steps <n>", "steps between checkpoints that --resume goes on from", positiveInteger, 50)
-    .option("--resume <dir>", "go on from the newest checkpoint in this folder; flags not given are as they were")
+    .option(
+      "--save-steps <n>",
+      "steps between checkpoints; the newest stays, the last step always has one",
+      positiveInteger,
+      50,
+    )
+    .option(
+      "--resume <dir>",
+      "go on from the newest checkpoint in this folder, after a stop or to add steps; flags not given are as they were",
+    )
     .option(...BACKEND);
 
 export type TrainFlags = ReturnType<ReturnType<typeof trainOptions>["opts"]>;
@@ -119,20 +127,21 @@ export const trainCommand = (io: Io) =>
     announce(output, { flags, base, tokenizer, ids, added, examples, peft, run });
 
     const state = { max_length: maxLength, data_sha256 };
-    const writeTo = (path: string, mark: string): Promise<void> =>
-      publish(path, mark, async (dir) => {
-        await peft.savePretrained(dir);
-        if (flags.tokens) await tokenizer?.savePretrained(dir);
-        await writeRunState(dir, run, state);
-      });
+    const writeAdapter = async (dir: string): Promise<void> => {
+      await peft.savePretrained(dir);
+      if (flags.tokens) await tokenizer?.savePretrained(dir);
+    };
     const checkpoint = async (): Promise<void> => {
       const path = checkpointPath(flags.out, run.step);
-      await writeTo(path, "training_state.json");
+      await publish(path, "training_state.json", async (dir) => {
+        await writeAdapter(dir);
+        await writeRunState(dir, run, state);
+      });
       await removeCheckpoints(flags.out, path);
     };
     await runToEnd(run, output, flags.saveSteps, checkpoint);
-    await writeTo(flags.out, "adapter_config.json");
-    await removeCheckpoints(flags.out);
+    await checkpoint();
+    await publish(flags.out, "adapter_config.json", writeAdapter);
 
     const seconds = (performance.now() - started) / 1000;
     const { trainable, all } = peft.getNbTrainableParameters();
