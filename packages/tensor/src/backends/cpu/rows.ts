@@ -55,7 +55,8 @@ const add = cached((outDType, dtype) => {
   );
 });
 
-function checkedIds(op: string, { buffer, layout }: View, count: number): Int32Array {
+/** Row numbers as the host sees them. Throws IndexError that names `op` for one that is not below `count`. */
+export function checkedIds(op: string, { buffer, layout }: View, count: number): Int32Array {
   const ids = dataOf(buffer).subarray(layout.offset, layout.offset + layout.shape[0]!) as Int32Array;
   for (let i = 0; i < ids.length; i++)
     if (ids[i]! >= count) throw new IndexError(op, `ids must be below ${count}`, ids[i]!);

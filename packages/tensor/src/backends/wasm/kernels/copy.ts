@@ -3,7 +3,7 @@ import { BYTES_PER_ELEMENT, type DType } from "../../../dtype.ts";
 import { contiguousLayout, isContiguous, sizeOf } from "../../../layout.ts";
 import * as plain from "../../cpu/index.ts";
 import { type Expr, add, at, load, mul, op, sub } from "../asm/expression.ts";
-import type { FunctionBuilder } from "../asm/function.ts";
+import type { FunctionBuilder, Local } from "../asm/function.ts";
 import { type Engine, type ModuleDefinition, addressOf, memoryOf } from "../engine.ts";
 import { WasmBuffer } from "../heap.ts";
 import { narrow, toInt32 } from "../narrowing.ts";
@@ -134,7 +134,7 @@ const ofWords = (convertLanes: (f: FunctionBuilder, x: Expr) => Expr): Conversio
   one: (f, out, x) => f.storeLane("v128.store32_lane", out, convertLanes(f, load("v128.load32_zero", x)), 0),
 });
 
-/** Kernels by the two dtypes. */
+/** By the two dtypes. */
 const CONVERSIONS: { readonly [key: string]: Conversion } = {
   "bfloat16 float32": toFloat32("bfloat16"),
   "float16 float32": toFloat32("float16"),
@@ -144,18 +144,26 @@ const CONVERSIONS: { readonly [key: string]: Conversion } = {
   "float32 int32": ofWords(toInt32),
 };
 
+/** Code that converts elements [from, to) as CONVERSIONS[name] does. */
+export function convertRun(
+  f: FunctionBuilder,
+  name: string,
+  { out, x, from, to }: { readonly [name in "out" | "x" | "from" | "to"]: Local },
+): void {
+  const { sixteen, one } = CONVERSIONS[name]!;
+  const [xBytes, outBytes] = name.split(" ").map((dtype) => BYTES_PER_ELEMENT[dtype as DType]);
+  const [i, end] = [f.local("i32"), f.local("i32", add(from, op("i32.and", sub(to, from), -16)))];
+  f.for(i, from, end, 16, () => sixteen(f, at(out, i, outBytes!), at(x, i, xBytes!)));
+  f.for(i, end, to, 1, () => one(f, at(out, i, outBytes!), at(x, i, xBytes!)));
+}
+
 const COPY: ModuleDefinition = {
   build(m) {
     m.kernel("copy", { out: "i32", x: "i32", bytes: "i32" }, (f, { out, x, bytes, from, to }) =>
       f.copy(at(out, from, bytes), at(x, from, bytes), mul(sub(to, from), bytes)),
     );
-    for (const [name, { sixteen, one }] of Object.entries(CONVERSIONS)) {
-      const [xBytes, outBytes] = name.split(" ").map((dtype) => BYTES_PER_ELEMENT[dtype as DType]);
-      m.kernel(name, { out: "i32", x: "i32" }, (f, { out, x, from, to }) => {
-        const [i, end] = [f.local("i32"), f.local("i32", add(from, op("i32.and", sub(to, from), -16)))];
-        f.for(i, from, end, 16, () => sixteen(f, at(out, i, outBytes!), at(x, i, xBytes!)));
-        f.for(i, end, to, 1, () => one(f, at(out, i, outBytes!), at(x, i, xBytes!)));
-      });
+    for (const name of Object.keys(CONVERSIONS)) {
+      m.kernel(name, { out: "i32", x: "i32" }, (f, { out, x, from, to }) => convertRun(f, name, { out, x, from, to }));
     }
   },
 };
