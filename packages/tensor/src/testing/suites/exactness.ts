@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { type TestContext, describe, expect, test } from "vitest";
 import { intTensor, randn, zeros } from "../../create.ts";
 import type { Shape } from "../../errors.ts";
-import { attention } from "../../ops/attention.ts";
+import { attention, attentionGrad } from "../../ops/attention.ts";
 import { matmul } from "../../ops/matmul.ts";
 import { cat, slice } from "../../ops/movement.ts";
 import { layerNorm, rmsNorm } from "../../ops/norm.ts";
@@ -125,6 +125,22 @@ export function exactnessSuite(bench: Bench): void {
         return identical(
           () => queries(attention(q(), k(), v(), causal(T, T))),
           () => attention(queries(q()), k(), v(), queries(causal(T, T))),
+        );
+      });
+    });
+
+    test("K2: the gradients of some queries of attention are computed to the same bytes", async (context) => {
+      onlyIfExact(context);
+      const choice = fc
+        .tuple(length, length, fc.nat())
+        .chain(([T, D, seed]) => fc.tuple(fc.constant({ T, D, seed }), range(T)));
+      await always(choice, ([{ T, D, seed }, [start, end]]) => {
+        const made = (i: number) => random([1, 2, T, D], seed + i);
+        const queries = (t: Tensor) => slice(t, 2, start, end);
+        const attrs = { scale: 0.3, softcap: null, wanted: [true, false, false] } as const;
+        return identical(
+          () => queries(attentionGrad(made(0), made(1), made(2), causal(T, T), made(3), attrs)[0]!),
+          () => attentionGrad(queries(made(0)), made(1), made(2), queries(causal(T, T)), queries(made(3)), attrs)[0]!,
         );
       });
     });
