@@ -50,7 +50,7 @@ export interface GenerateOptions {
   readonly pad_token_id?: number | null | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Called after each step with the new id of every row; the next step waits for what it returns. */
-  readonly onToken?: ((ids: readonly number[]) => void | Promise<void>) | undefined;
+  readonly onToken?: ((ids: readonly number[]) => unknown) | undefined;
 }
 
 /**
