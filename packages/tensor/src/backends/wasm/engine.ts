@@ -4,7 +4,7 @@ import { sizeOf } from "../../layout.ts";
 import { ModuleBuilder, type KernelSpec } from "./asm/module.ts";
 import type { MathName } from "./asm/module.ts";
 import { writeConstants } from "./constants.ts";
-import { Heap, WasmBuffer } from "./heap.ts";
+import { Heap, type Placement, WasmBuffer } from "./heap.ts";
 import type { Features } from "./features.ts";
 import { ARGS } from "./layoutOfMemory.ts";
 import type { TileName } from "./gemm/tiles.ts";
@@ -33,9 +33,9 @@ export class Engine {
   tile: TileName = "4x8";
   readonly #compiled = new Map<ModuleDefinition, Compiled>();
 
-  constructor(features: Features, threads: number, maxBytes: number) {
+  constructor(features: Features, threads: number, maxBytes: number, placement?: Placement) {
     this.features = features;
-    this.heap = new Heap(threads, maxBytes);
+    this.heap = new Heap(threads, maxBytes, placement);
     this.pool = new Pool(this.heap.memories, threads);
   }
 

@@ -8,9 +8,17 @@ import { heapStart } from "./layoutOfMemory.ts";
 const PAGE = 65_536;
 /** Memory grows by at least this much. */
 const GROWTH = 32 << 20;
-/** Weights of half size go to memories of their own once the first one holds this much. */
-const FIRST_MEMORY_BUDGET = 1.5 * 2 ** 30;
 const LARGE = 1 << 20;
+/** What the first memory takes of weights of half size, and of anything large: the rest is for what is computed. */
+const HALVES_IN_FIRST = 1.5 * 2 ** 30;
+const LARGE_IN_FIRST = 3.5 * 2 ** 30;
+
+/** Where a buffer goes first: 0, or 1 for any memory but the first, which holds `held` bytes. */
+export type Placement = (dtype: DType, bytes: number, held: number) => 0 | 1;
+
+/** Kernels compute in the first memory; products also where their weight lies, which is what may be large. */
+const placeLarge: Placement = (dtype, bytes, held) =>
+  bytes >= LARGE && held + bytes > (BYTES_PER_ELEMENT[dtype] === 2 ? HALVES_IN_FIRST : LARGE_IN_FIRST) ? 1 : 0;
 
 /** A shared memory of up to 4 GiB with the views that JavaScript reads it through. */
 export class WasmMemory {
@@ -157,15 +165,17 @@ export class Heap {
   readonly memories: WasmMemory[] = [];
   readonly #threads: number;
   readonly #maxBytes: number;
+  readonly #placement: Placement;
   readonly #byDType = new Map<DType, number>();
   #live = 0;
   #bytes = 0;
   #peak = 0;
   #firstBytes = 0;
 
-  constructor(threads: number, maxBytes: number) {
+  constructor(threads: number, maxBytes = Infinity, placement = placeLarge) {
     this.#threads = threads;
     this.#maxBytes = maxBytes;
+    this.#placement = placement;
     this.#addMemory();
   }
 
@@ -188,9 +198,8 @@ export class Heap {
   allocate(dtype: DType, length: number): WasmBuffer {
     const bytes = length * BYTES_PER_ELEMENT[dtype];
     if (this.#bytes + bytes > this.#maxBytes) throw this.#full(dtype, length, bytes);
-    const half = BYTES_PER_ELEMENT[dtype] === 2;
-    const outside = half && bytes >= LARGE && this.#firstBytes + bytes > FIRST_MEMORY_BUDGET;
-    const buffer = this.#place(dtype, length, bytes, outside ? 1 : 0) ?? this.#place(dtype, length, bytes, 0);
+    const first = this.#placement(dtype, bytes, this.#firstBytes);
+    const buffer = this.#place(dtype, length, bytes, first) ?? this.#place(dtype, length, bytes, 0);
     if (!buffer) throw this.#full(dtype, length, bytes);
     return this.#counted(buffer, bytes);
   }

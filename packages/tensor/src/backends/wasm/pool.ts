@@ -2,13 +2,13 @@ import { BackendError } from "../../errors.ts";
 import type { WasmMemory } from "./heap.ts";
 import { ARGS, CONTROL, SCRATCH, SCRATCH_BYTES } from "./layoutOfMemory.ts";
 import { nodeModule } from "./platform.ts";
-import { WORD, WORDS, WORKER_SOURCE, type WorkerMessage } from "./workerSource.ts";
+import { type PortableWorker, startWorker } from "./portableWorker.ts";
+import { WORD, WORDS } from "./workerSource.ts";
 
 /** Chunks of one job at most: COUNTER keeps the next one in eight bits, of which 255 means "not yet". */
 const MAX_CHUNKS = 254;
 /** Looks at DONE before the main thread goes to sleep. */
 const SPIN = 20_000;
-/** How long nothing may be finished before a worker counts as dead. */
 const PATIENCE_MS = 30_000;
 
 /** A module that every thread can run. */
@@ -20,32 +20,58 @@ export interface LoadedModule {
 
 type Kernel = (args: number, from: number, to: number, scratch: number) => void;
 
+export interface PoolOptions {
+  /** How long no part of a job may be finished before a worker counts as dead, in milliseconds. */
+  readonly patience?: number;
+  readonly start?: typeof startWorker;
+}
+
+/** The workers that are alive, and where the scratch memory of each begins. */
+type Workers = Map<PortableWorker, number>;
+
+/** Ends the workers of pools that nobody can reach any more. */
+const dropped = new FinalizationRegistry<Workers>((workers) => void endAll(workers));
+
 /** The main thread and its workers, which share the chunks of one job at a time. */
 export class Pool {
   readonly #memories: readonly WasmMemory[];
   readonly #threads: number;
+  readonly #patience: number;
+  readonly #start: typeof startWorker;
   readonly #canWait: boolean;
   readonly #control: Int32Array;
   readonly #modules: LoadedModule[] = [];
   readonly #instances = new Map<string, WebAssembly.Exports>();
-  #workers: PortableWorker[] | null = null;
+  readonly #workers: Workers = new Map();
+  #started = false;
   #sentMemories = 0;
   #sentModules = 0;
   #version = 0;
   #generation = 0;
-  #closed = false;
 
   /** `threads` counts the main one. Workers start with the first job that is worth sharing. */
-  constructor(memories: readonly WasmMemory[], threads: number) {
+  constructor(
+    memories: readonly WasmMemory[],
+    threads: number,
+    { patience = PATIENCE_MS, start = startWorker }: PoolOptions = {},
+  ) {
     this.#memories = memories;
     this.#threads = threads;
+    this.#patience = patience;
+    this.#start = start;
     this.#control = new Int32Array(memories[0]!.buffer, CONTROL, WORDS);
     this.#canWait = nodeModule("node:worker_threads") !== null || typeof document === "undefined";
+    dropped.register(this, this.#workers, this);
   }
 
-  /** Threads that take part: the main one and the workers that are alive. */
+  /** Scratch memories that the threads of a job use: as many as threads were asked for while a worker is alive, else one. */
   get threads(): number {
-    return this.#workers ? 1 + this.#workers.length : this.#threads;
+    return this.#started && this.#workers.size === 0 ? 1 : this.#threads;
+  }
+
+  /** Threads that take part: the main one and the workers that are alive, or will be. */
+  get alive(): number {
+    return this.#started ? 1 + this.#workers.size : this.#threads;
   }
 
   /** Makes a module known to all threads. */
@@ -55,9 +81,13 @@ export class Pool {
     return loaded;
   }
 
-  /** Runs a kernel over [0, items) on this thread alone. */
+  /** Runs a kernel over [0, items) on this thread alone. Throws BackendError when it traps. */
   runHere(module: LoadedModule, kernel: number, memory: number, items: number): void {
-    this.#kernel(module, kernel, memory)(ARGS, 0, items, SCRATCH);
+    try {
+      this.#kernel(module, kernel, memory)(ARGS, 0, items, SCRATCH);
+    } catch (error) {
+      throw trapped(module, kernel, error);
+    }
   }
 
   /** Runs a kernel over [0, items), `grain` items at a time, on all threads. Throws BackendError when one traps or dies. */
@@ -65,11 +95,11 @@ export class Pool {
     const share = Math.max(grain, Math.ceil(items / MAX_CHUNKS));
     const chunks = Math.ceil(items / share);
     if (chunks < 2 || this.#threads < 2) return this.runHere(module, kernel, memory, items);
-    this.#workers ??= this.#start();
-    if (this.#workers.length === 0) return this.runHere(module, kernel, memory, items);
+    this.#startAll();
+    if (this.#workers.size === 0) return this.runHere(module, kernel, memory, items);
+    const run = this.#kernel(module, kernel, memory);
     this.#send();
     const generation = this.#post(module.id, kernel, memory, items, share, chunks);
-    const run = this.#kernel(module, kernel, memory);
     let failure: unknown = null;
     for (let chunk; (chunk = this.#claim(generation, chunks)) >= 0;) {
       try {
@@ -80,25 +110,22 @@ export class Pool {
       Atomics.add(this.#control, WORD.DONE, 1);
     }
     this.#join(chunks);
-    if (failure !== null || Atomics.load(this.#control, WORD.FAILED) !== 0) {
-      throw new BackendError(`wasm: kernel ${module.kernels[kernel]} trapped on a thread`, { cause: failure });
-    }
+    if (failure !== null || Atomics.load(this.#control, WORD.FAILED) !== 0) throw trapped(module, kernel, failure);
   }
 
   /** Starts the workers, unless they are started already, and waits until they answer: then the first job is shared too. */
   async ready(): Promise<void> {
-    if (this.#workers) return;
-    this.#workers = this.#start();
+    this.#startAll();
+    if (this.#workers.size === 0) return;
     this.#send();
-    await Promise.all(this.#workers.map((worker) => worker.online()));
+    await Promise.all(Array.from(this.#workers.keys(), (worker) => worker.online()));
   }
 
   /** Ends the workers; the pool goes on with the main thread. */
   async close(): Promise<void> {
-    this.#closed = true;
-    const workers = this.#workers ?? [];
-    this.#workers = [];
-    await Promise.all(workers.map((worker) => worker.terminate()));
+    this.#started = true;
+    dropped.unregister(this);
+    await endAll(this.#workers);
   }
 
   #post(module: number, kernel: number, memory: number, items: number, grain: number, chunks: number): number {
@@ -142,10 +169,10 @@ export class Pool {
       if (done !== before) {
         before = done;
         since = performance.now();
-      } else if (performance.now() - since > PATIENCE_MS) {
+      } else if (performance.now() - since > this.#patience) {
         void this.close();
         throw new BackendError(
-          `wasm: every thread must finish its part, one did not answer for ${PATIENCE_MS / 1000} s; going on with one thread`,
+          `wasm: every thread must finish its part, one did not answer for ${this.#patience / 1000} s; going on with one thread`,
         );
       }
     }
@@ -172,69 +199,39 @@ export class Pool {
       control: CONTROL,
       args: ARGS,
     };
-    this.#workers!.forEach((worker, i) => worker.post({ ...message, scratch: SCRATCH + (i + 1) * SCRATCH_BYTES }));
+    for (const [worker, scratch] of this.#workers) worker.post({ ...message, scratch });
     this.#sentMemories = this.#memories.length;
     this.#sentModules = this.#modules.length;
     Atomics.store(this.#control, WORD.VERSION, ++this.#version);
   }
 
-  #start(): PortableWorker[] {
-    if (this.#closed) return [];
-    const workers: PortableWorker[] = [];
-    for (let i = 1; i < this.#threads; i++) {
-      const worker = startWorker(() => {
-        this.#workers = (this.#workers ?? []).filter((other) => other !== worker);
-      });
-      workers.push(worker);
+  #startAll(): void {
+    if (this.#started) return;
+    this.#started = true;
+    startAll(this.#workers, this.#threads, this.#start);
+  }
+}
+
+/** Starts workers 1 … threads − 1. What they hear of their end refers to no pool: else none would ever be collected. */
+function startAll(workers: Workers, threads: number, start: typeof startWorker): void {
+  for (let i = 1; i < threads; i++) {
+    try {
+      const worker = start(() => workers.delete(worker));
+      workers.set(worker, SCRATCH + i * SCRATCH_BYTES);
+    } catch {
+      return; // the platform allows no more: those that run share the work
     }
-    return workers;
   }
 }
 
-/** What Node's and the browsers' workers have in common. */
-interface PortableWorker {
-  /** Settles when the worker has received its first message, or has died. */
-  online(): Promise<void>;
-  post(message: WorkerMessage): void;
-  terminate(): Promise<void>;
+async function endAll(workers: Workers): Promise<void> {
+  const ending = Array.from(workers.keys(), (worker) => worker.terminate());
+  workers.clear();
+  await Promise.all(ending);
 }
 
-/** Starts a worker that does not keep the process alive. `onEnd` hears when it dies. */
-function startWorker(onEnd: () => void): PortableWorker {
-  const threads = nodeModule("node:worker_threads");
-  if (threads) {
-    const worker = new threads.Worker(WORKER_SOURCE, { eval: true, name: "neolog" });
-    worker.unref();
-    worker.on("error", onEnd);
-    worker.on("exit", onEnd);
-    return {
-      online: async () => {
-        worker.ref(); // who waits for it keeps the process alive
-        await new Promise<void>((resolve) => {
-          worker.once("message", () => resolve());
-          worker.once("exit", () => resolve());
-        });
-        worker.unref();
-      },
-      post: (message) => worker.postMessage(message, []),
-      terminate: async () => {
-        await worker.terminate();
-      },
-    };
-  }
-  const url = URL.createObjectURL(new Blob([WORKER_SOURCE], { type: "text/javascript" }));
-  const worker = new Worker(url, { name: "neolog" });
-  worker.addEventListener("error", onEnd);
-  return {
-    online: () =>
-      new Promise((resolve) => {
-        worker.addEventListener("message", () => resolve(), { once: true });
-        worker.addEventListener("error", () => resolve(), { once: true });
-      }),
-    post: (message) => worker.postMessage(message, []),
-    terminate: async () => {
-      worker.terminate();
-      URL.revokeObjectURL(url);
-    },
-  };
-}
+/** `cause` is null where another thread trapped. */
+const trapped = ({ kernels }: LoadedModule, kernel: number, cause: unknown): BackendError => {
+  const got = cause instanceof Error ? `${cause.name}: ${cause.message}` : "a trap on another thread";
+  return new BackendError(`wasm: kernel ${kernels[kernel]} must run to its end, got ${got}`, { cause });
+};

@@ -77,8 +77,9 @@ const claim = () => {
 };
 const work = () => {
   for (;;) {
-    if (Atomics.load(control, ${WORD.VERSION}) > version) return;
+    // in this order: a job is announced after what it needs, so that who sees it sees that, too
     const now = Atomics.load(control, ${WORD.GENERATION});
+    if (Atomics.load(control, ${WORD.VERSION}) > version) return;
     if (now === generation) {
       let spins = 0;
       while (Atomics.load(control, ${WORD.GENERATION}) === generation) {
