@@ -13,7 +13,10 @@ export function command(name: string, description: string, examples: readonly st
 export const MODEL = ["--model <dir>", "folder of the model: config.json, model.safetensors, tokenizer.json"] as const;
 export const ADAPTER = ["--adapter <dir>", "folder of an adapter that neolog or PEFT wrote"] as const;
 export const DATA = ["--data <file.jsonl>", "rows of text, prompt and completion, messages, or input_ids"] as const;
-export const BACKEND = ["--backend <name>", "cpu, reference (slow, float64)"] as const;
+export const BACKEND = [
+  "--backend <name>",
+  "wasm, cpu, or reference (slow, float64); by default wasm where it runs, else cpu",
+] as const;
 
 const number =
   (what: string, holds: (value: number) => boolean) =>

@@ -30,6 +30,7 @@ test("neolog demo teaches the built-in model and checks every step", async () =>
     "adapter_bytes",
     "table_bytes",
     "checks",
+    "backend",
   ]);
   expect(result.checks.map(({ name, ok }) => [name, ok])).toEqual([
     ["isolation", true],

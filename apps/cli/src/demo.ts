@@ -6,8 +6,9 @@ import { access, constants, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { backendInfo, chooseBackend } from "./backend.ts";
 import { countEqual, logitsOf } from "./bitEqual.ts";
-import { command } from "./command.ts";
+import { BACKEND, command } from "./command.ts";
 import { checkLifecycle } from "./demoLifecycle.ts";
 import {
   showAnswers,
@@ -38,9 +39,11 @@ export const demoCommand = (io: Io) =>
     "demo --out /tmp/demo --json",
   ])
     .option("--out <dir>", "folder for adapter and merged model (./neolog-demo, else one under the temporary folder)")
+    .option(...BACKEND)
     .action(async (flags) => {
       const out = flags.out ?? (await defaultOut());
       await checkTarget(out);
+      await chooseBackend(flags.backend);
       await demo(new Output(io, flags), out);
     });
 
@@ -142,6 +145,7 @@ async function demo(output: Output, out: string): Promise<void> {
       adapter_bytes,
       table_bytes: original.table.byteLength,
       checks: report.checks,
+      backend: backendInfo(),
     },
     "",
     `${report.checks.filter(({ ok }) => ok).length} of ${report.checks.length} checks hold. ${seconds.toFixed(0)} s in all.`,

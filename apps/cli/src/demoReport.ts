@@ -1,4 +1,5 @@
 import type { CausalLM } from "@neolog/models";
+import { backendLine } from "./backend.ts";
 import { lossCurve } from "./chart.ts";
 import { type Answer, HELD_OUT, RECIPE, TOLD, WORDS } from "./lesson.ts";
 import type { Report } from "./report.ts";
@@ -13,6 +14,7 @@ export function showModel(report: Report, base: CausalLM, writing: readonly stri
       "table",
       `${thousands(base.config.vocab_size)} tokens × ${String(base.config["hidden_size"])} numbers; the output head is tied to it`,
     ],
+    ["it runs on", backendLine()],
     ["it writes", writing[0]!],
   ]);
 }

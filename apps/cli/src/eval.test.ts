@@ -46,7 +46,7 @@ describe("neolog eval", () => {
       tokens += ids.length - 1;
     }
     const found = await evaluated();
-    expect(Object.keys(found)).toEqual(["loss", "perplexity", "tokens"]);
+    expect(Object.keys(found)).toEqual(["loss", "perplexity", "tokens", "backend"]);
     expect(found.tokens).toBe(tokens);
     // float32 means of batches against float32 means of rows
     expect(found.loss).toBeCloseTo(total / tokens, 5);

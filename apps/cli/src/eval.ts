@@ -1,4 +1,5 @@
 import { Scope, untracked } from "@neolog/tensor";
+import { backendInfo } from "./backend.ts";
 import { ADAPTER, BACKEND, DATA, MODEL, command, positiveInteger } from "./command.ts";
 import { readExamples } from "./data.ts";
 import { type Example, collate } from "./example.ts";
@@ -31,7 +32,7 @@ export const evalCommand = (io: Io) =>
       }).finally(() => progress.stop());
       const perplexity = Math.exp(loss);
       output.result(
-        { loss, perplexity, tokens },
+        { loss, perplexity, tokens, backend: backendInfo() },
         ...columns([
           ["loss", loss.toFixed(6)],
           ["perplexity", perplexity.toFixed(4)],

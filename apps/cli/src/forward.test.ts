@@ -1,6 +1,6 @@
 import { openFolder, openSafetensors, toTypedArray } from "@neolog/checkpoint";
 import { AutoModelForCausalLM } from "@neolog/models";
-import { Scope } from "@neolog/tensor";
+import { Scope, defaultBackend } from "@neolog/tensor";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -49,7 +49,11 @@ describe("neolog forward", () => {
     const base = await AutoModelForCausalLM.fromPretrained(model);
     using _scope = new Scope();
     const { logits, loss } = base.forward(BATCH);
-    expect(JSON.parse(stdout)).toEqual({ out: at("out.safetensors"), loss: await loss!.item() });
+    expect(JSON.parse(stdout)).toEqual({
+      backend: defaultBackend().info,
+      out: at("out.safetensors"),
+      loss: await loss!.item(),
+    });
 
     const tensors = await written();
     expect([...tensors.keys()].toSorted()).toEqual(["logits", "loss"]);
@@ -61,7 +65,7 @@ describe("neolog forward", () => {
 
   test("writes no loss without labels", async () => {
     const { stdout } = await forward({ input_ids: [[1, 2]] }, { out: at("no-loss.safetensors") });
-    expect(JSON.parse(stdout)).toEqual({ out: at("no-loss.safetensors"), loss: null });
+    expect(JSON.parse(stdout)).toEqual({ backend: defaultBackend().info, out: at("no-loss.safetensors"), loss: null });
     expect([...(await written("no-loss.safetensors")).keys()]).toEqual(["logits"]);
   });
 

@@ -1,5 +1,6 @@
 import { type StoredTensor, fromTensor, writeSafetensors } from "@neolog/checkpoint";
 import { Scope, untracked } from "@neolog/tensor";
+import { backendInfo } from "./backend.ts";
 import { ADAPTER, BACKEND, MODEL, command } from "./command.ts";
 import { readInputs } from "./inputs.ts";
 import { type Io, breathe } from "./io.ts";
@@ -53,7 +54,7 @@ export const forwardCommand = (io: Io) =>
       await writeFileAtomically(flags.out, writeSafetensors(tensors));
       const loss = batches[0]!.prefix === "" ? (losses[""] ?? null) : losses;
       output.result(
-        { out: flags.out, loss },
+        { out: flags.out, loss, backend: backendInfo() },
         ...Object.entries(losses).map(([name, value]) => `${name ? `${name}: ` : ""}loss ${value.toFixed(6)}`),
         `wrote ${flags.out}: ${count(tensors.size, "tensor")}`,
       );

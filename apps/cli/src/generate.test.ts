@@ -33,7 +33,7 @@ describe("neolog generate", () => {
     const base = await AutoModelForCausalLM.fromPretrained(model);
     const [ids] = await base.generate({ input_ids: [tokenizer.encode("the wug")], max_new_tokens: 12 });
     const found = await generated();
-    expect(Object.keys(found)).toEqual(["text", "ids", "tokens_per_second"]);
+    expect(Object.keys(found)).toEqual(["text", "ids", "tokens_per_second", "backend"]);
     expect(found.ids).toEqual(ids);
     expect(found.text).toBe(tokenizer.decode(ids!));
     expect(found.tokens_per_second).toBeGreaterThan(0);

@@ -1,3 +1,4 @@
+import { backendInfo } from "./backend.ts";
 import { ADAPTER, BACKEND, MODEL, command, nonNegative, nonNegativeInteger, positiveInteger } from "./command.ts";
 import { CliError } from "./errors.ts";
 import { type Io, breathe } from "./io.ts";
@@ -42,5 +43,5 @@ export const generateCommand = (io: Io) =>
         .finally(() => progress.stop());
       const seconds = (performance.now() - started) / 1000;
       const text = tokenizer.decode(ids!);
-      output.result({ text, ids, tokens_per_second: count / seconds }, text);
+      output.result({ text, ids, tokens_per_second: count / seconds, backend: backendInfo() }, text);
     });

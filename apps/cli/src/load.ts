@@ -1,7 +1,7 @@
 import { openFolder, resolveModelFolder } from "@neolog/checkpoint";
 import { AutoModelForCausalLM, AutoTokenizer, type CausalLM, type Tokenizer } from "@neolog/models";
 import { ConfigError, PeftModel, TargetError } from "@neolog/peft-tokens";
-import { openBackend, setDefaultBackend } from "@neolog/tensor";
+import { chooseBackend } from "./backend.ts";
 import { CliError } from "./errors.ts";
 import type { Output } from "./output.ts";
 
@@ -21,14 +21,9 @@ export interface Loaded {
   readonly tokenizer: Tokenizer | null;
 }
 
-/** Opens the backend that a command names; without a name the default stays. */
-export async function openNamedBackend(name: string | undefined): Promise<void> {
-  if (name !== undefined) setDefaultBackend(await openBackend(name));
-}
-
 /** Loads the base, then the adapter on it; a table with fewer rows than the adapter's tokenizer has tokens grows first. */
 export async function loadModel(flags: ModelFlags, output: Output): Promise<Loaded> {
-  await openNamedBackend(flags.backend);
+  await chooseBackend(flags.backend);
   if (flags.adapter !== undefined) await openFolder(flags.adapter);
   const base = await loadBase(flags.model, output);
   if (flags.adapter === undefined) return { model: base, base, peft: null, tokenizer: await tokenizerOf(flags.model) };

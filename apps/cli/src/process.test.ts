@@ -48,7 +48,6 @@ beforeAll(async () => {
     steps: 200,
     "save-steps": 3,
     "batch-size": 2,
-    backend: "cpu",
   };
 });
 afterAll(() => folder[Symbol.asyncDispose]());
@@ -178,7 +177,6 @@ describe.skipIf(!hasStories)("stories260K", () => {
       lr: 0.05,
       "batch-size": 4,
       "save-steps": 2,
-      backend: "cpu",
       json: true,
       ...options,
     }),

@@ -128,7 +128,7 @@ describe("output", () => {
     ]);
     expect(code).toBe(0);
     expect(stdout.trimEnd().split("\n")).toHaveLength(1);
-    expect(Object.keys(JSON.parse(stdout))).toEqual(["text", "ids", "tokens_per_second"]);
+    expect(Object.keys(JSON.parse(stdout))).toEqual(["text", "ids", "tokens_per_second", "backend"]);
   });
 
   test("--quiet leaves the result", async () => {

@@ -67,7 +67,16 @@ describe("neolog train", () => {
   test("adds tokens, lowers the loss and writes an adapter as PEFT does", async () => {
     const out = at("added");
     const result = await trained({ tokens: "wug, says", steps: 30, out });
-    expect(Object.keys(result)).toEqual(["steps", "losses", "out", "seconds", "trainable", "all", "peak_bytes"]);
+    expect(Object.keys(result)).toEqual([
+      "steps",
+      "losses",
+      "out",
+      "seconds",
+      "trainable",
+      "all",
+      "peak_bytes",
+      "backend",
+    ]);
     expect(result).toMatchObject({ steps: 30, out, trainable: 2 * 16 });
     expect(result.losses).toHaveLength(30);
     expect(result.losses.at(-1)).toBeLessThan(0.9 * result.losses[0]!);
@@ -94,7 +103,7 @@ describe("neolog train", () => {
     const { stdout, code } = await train({ tokens: "w", steps: 2, out: at("known") });
     expect(code).toBe(0);
     const id = (await AutoTokenizer.fromPretrained(model)).tokenToId("w")!;
-    expect(stdout).toContain(`rows   w → ${id}\n`);
+    expect(stdout).toContain(`rows     w → ${id}\n`);
     expect((await AutoTokenizer.fromPretrained(at("known"))).vocabSize).toBe(TINY_VOCABULARY);
   });
 
@@ -161,10 +170,11 @@ describe("neolog train", () => {
 
   test("says what trains, on what, and which tokens the data lack", async () => {
     const { stdout, stderr } = await train({ tokens: "wug,dax", steps: 2, out: at("said") });
-    expect(stdout).toContain(`model  ${model} (llama)\n`);
-    expect(stdout).toContain("rows   wug → 257 (new), dax → 258 (new)\n");
-    expect(stdout).toContain(`data   ${data} (5 rows, `);
-    expect(stdout).toContain("steps  2 of 2 rows\n");
+    expect(stdout).toContain(`model    ${model} (llama)\n`);
+    expect(stdout).toContain("rows     wug → 257 (new), dax → 258 (new)\n");
+    expect(stdout).toContain(`data     ${data} (5 rows, `);
+    expect(stdout).toContain("steps    2 of 2 rows\n");
+    expect(stdout).toMatch(/^backend  wasm, \d+ threads?$/m);
     expect(stdout).toMatch(/^trainable params: 32 \|\| all params: [\d,]+ \|\| trainable%: 0\.\d{4}$/m);
     expect(stdout).toMatch(/wrote .*said after 2 steps, \d+\.\d s; loss \d\.\d{4} → \d\.\d{4}\n$/);
     expect(stderr).toBe(`note: dax becomes a token nowhere in ${data}; it learns only what it is not\n`);

@@ -5,6 +5,7 @@ import { defaultBackend } from "@neolog/tensor";
 import { Option } from "@commander-js/extra-typings";
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
+import { backendInfo, backendLine, chooseBackend } from "./backend.ts";
 import { lossCurve } from "./chart.ts";
 import {
   BACKEND,
@@ -23,7 +24,7 @@ import { CliError, UsageError } from "./errors.ts";
 import type { Example } from "./example.ts";
 import { FineTuning, type Recipe } from "./fineTune.ts";
 import { type Io, breathe } from "./io.ts";
-import { loadBase, openNamedBackend, tokenizerOf } from "./load.ts";
+import { loadBase, tokenizerOf } from "./load.ts";
 import { Output } from "./output.ts";
 import { checkTarget, publish } from "./publish.ts";
 import {
@@ -101,7 +102,7 @@ export const trainCommand = (io: Io) =>
       throw new UsageError("train: --tokens or --token-indices must say which rows train, got neither");
     await checkTarget(flags.out, flags.model);
     const saved = flags.resume === undefined ? null : await readRunState(flags.resume);
-    await openNamedBackend(flags.backend);
+    await chooseBackend(flags.backend);
 
     const base = await loadBase(flags.model, output);
     const { tokenizer, ids, added } = await chooseRows(flags, base);
@@ -155,6 +156,7 @@ export const trainCommand = (io: Io) =>
         trainable,
         all,
         peak_bytes: defaultBackend().bytes.peak,
+        backend: backendInfo(),
       },
       `wrote ${flags.out} after ${count(run.step, "step")}, ${seconds.toFixed(1)} s; loss ${run.losses[0]!.toFixed(4)} → ${run.losses.at(-1)!.toFixed(4)}`,
     );
@@ -253,6 +255,7 @@ function announce(output: Output, { flags, base, tokenizer, ids, added, examples
     ["rows", shown.slice(0, 8).join(", ") + (shown.length > 8 ? `, and ${shown.length - 8} more` : "")],
     ["data", `${flags.data} (${count(examples.length, "row")}, ${count(tokenCount, "token")})`],
     ["steps", `${thousands(run.recipe.steps)} of ${count(run.recipe.batch_size, "row")}${resumed}`],
+    ["backend", backendLine()],
   ];
   for (const line of columns(rows)) output.say(line);
   output.say(peft.trainableLine());

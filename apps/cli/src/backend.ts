@@ -1,0 +1,34 @@
+import { type Backend, BackendError, defaultBackend, openBackend, setDefaultBackend } from "@neolog/tensor";
+import { count } from "./text.ts";
+
+/** Open for as long as the process lives: V8 heeds the flags that wasm asks for only before it compiles anything. */
+const opened = new Map<string, Backend>();
+
+/** Computes on the named backend, else on the fastest that runs here. Throws BackendError for one that does not. */
+export async function chooseBackend(name: string | undefined): Promise<void> {
+  setDefaultBackend(name === undefined ? await fastest() : await open(name));
+}
+
+async function fastest(): Promise<Backend> {
+  try {
+    return await open("wasm");
+  } catch (error) {
+    if (error instanceof BackendError) return open("cpu");
+    throw error;
+  }
+}
+
+async function open(name: string): Promise<Backend> {
+  const backend = opened.get(name) ?? (await openBackend(name, { v8Flags: true }));
+  opened.set(name, backend);
+  return backend;
+}
+
+/** What the results of a command say of the backend that they come from. */
+export const backendInfo = (): Backend["info"] => defaultBackend().info;
+
+/** The same for people: `wasm, 2 threads`. */
+export function backendLine(): string {
+  const { name, threads } = backendInfo();
+  return typeof threads === "number" ? `${name}, ${count(threads, "thread")}` : String(name);
+}
