@@ -1,13 +1,25 @@
-import { benchMatmul } from "./kernels/matmul.ts";
+import { compare } from "./compare.ts";
+import { benchKernels } from "./kernels/bench.ts";
 import { benchMemory } from "./memory/rowOnly.ts";
-import { benchStep } from "./step/tokens.ts";
+import { type Options, USAGE, UsageError, parseOptions } from "./options.ts";
+import { render } from "./render.ts";
+import { benchStep } from "./step/bench.ts";
 
-const BENCHES = { kernels: benchMatmul, step: benchStep, memory: benchMemory } as const;
+const BENCHES: { readonly [name: string]: (options: Options) => void | Promise<void> } = {
+  kernels: benchKernels,
+  step: benchStep,
+  memory: benchMemory,
+};
+const COMMANDS: typeof BENCHES = { ...BENCHES, compare, render };
 
-const asked = process.argv.slice(2);
-const unknown = asked.find((name) => !Object.hasOwn(BENCHES, name));
-if (unknown !== undefined) {
-  console.error(`bench: name must be one of ${Object.keys(BENCHES).join(", ")}, got "${unknown}"`);
-  process.exit(2);
+try {
+  const { bench, options } = parseOptions(process.argv.slice(2));
+  if (bench === "help") console.log(USAGE);
+  else if (bench === "all") for (const run of Object.values(BENCHES)) await run(options);
+  else if (Object.hasOwn(COMMANDS, bench)) await COMMANDS[bench]!(options);
+  else throw new UsageError(`name must be one of ${Object.keys(COMMANDS).join(", ")}, got "${bench}"`);
+} catch (error) {
+  if (!(error instanceof UsageError)) throw error;
+  console.error(`bench: ${error.message}\n\n${USAGE}`);
+  process.exitCode = 2;
 }
-for (const [name, bench] of Object.entries(BENCHES)) if (asked.length === 0 || asked.includes(name)) bench();

@@ -2,7 +2,8 @@ import { backward } from "@neolog/autograd";
 import { AutoModelForCausalLM } from "@neolog/models";
 import { TrainableTokensConfig, getPeftModel } from "@neolog/peft-tokens";
 import { Scope, defaultBackend } from "@neolog/tensor";
-import { figure, report } from "../measure.ts";
+import type { Options } from "../options.ts";
+import { Report } from "../report.ts";
 
 const CONFIG = {
   model_type: "llama",
@@ -19,7 +20,8 @@ const CONFIG = {
 };
 
 /** Bytes a training step allocates beside the model, against the embedding table it does not copy. */
-export function benchMemory(): void {
+export function benchMemory(options: Options): void {
+  const report = new Report(options);
   const backend = defaultBackend();
   const model = AutoModelForCausalLM.fromConfig(CONFIG, { seed: 1 });
   const peft = getPeftModel(model, new TrainableTokensConfig({ token_indices: [7, 49_999] }));
@@ -29,8 +31,8 @@ export function benchMemory(): void {
     const input_ids = [[1, 7, 3, 49_999]];
     backward(peft.forward({ input_ids, labels: input_ids }).loss!);
   }
-  const extra = (backend.bytes.peak - before) / 2 ** 20;
-  const table = (CONFIG.vocab_size * CONFIG.hidden_size * 4) / 2 ** 20;
-  report(figure("memory of a step beside the model, V 50,000 D 64 T 4", "MiB", [extra]));
-  report(figure("memory of one V x D table", "MiB", [table]));
+  const who = { contender: `neolog ${backend.name}`, threads: 1, runtime: `Node ${process.versions.node}` };
+  const { vocab_size, hidden_size } = CONFIG;
+  report.addBytes("step beside the model", [1, 4, 2], who, backend.bytes.peak - before);
+  report.addBytes("one embedding table", [vocab_size, hidden_size], who, vocab_size * hidden_size * 4);
 }

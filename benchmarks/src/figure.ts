@@ -1,0 +1,43 @@
+/** What a rate is compared with. */
+export interface Roof {
+  readonly name: string;
+  readonly value: number;
+  readonly unit: string;
+  /** False where no compiler is at hand and the value is one stored from another machine. */
+  readonly measured: boolean;
+}
+
+/** One figure of the suite: a line of JSON. */
+export interface Figure {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly contender: string;
+  readonly threads: number;
+  readonly unit: string;
+  readonly median: number;
+  readonly min: number;
+  readonly p10: number;
+  readonly p90: number;
+  /** Of the roof; null where none applies. */
+  readonly percent: number | null;
+  readonly roof: Roof | null;
+  readonly machine: string;
+  /** Version of Node, or of Python. */
+  readonly runtime: string;
+  readonly commit: string;
+}
+
+export type Spread = Pick<Figure, "median" | "min" | "p10" | "p90">;
+
+/** Median, minimum and the tenth and ninetieth percentile, by linear interpolation. */
+export function spreadOf(samples: readonly number[]): Spread {
+  const sorted = samples.toSorted((a, b) => a - b);
+  return { median: quantile(sorted, 0.5), min: sorted[0]!, p10: quantile(sorted, 0.1), p90: quantile(sorted, 0.9) };
+}
+
+function quantile(sorted: readonly number[], q: number): number {
+  const at = q * (sorted.length - 1);
+  const below = Math.floor(at);
+  const next = sorted[Math.min(below + 1, sorted.length - 1)]!;
+  return sorted[below]! + (at - below) * (next - sorted[below]!);
+}

@@ -1,0 +1,246 @@
+import { AdamW, VJP, backward } from "@neolog/autograd";
+import { AutoModelForCausalLM } from "@neolog/models";
+import {
+  type Tensor,
+  MASKED_SCORE,
+  Scope,
+  add,
+  argmax,
+  attention,
+  cast,
+  contiguous,
+  crossEntropy,
+  crossEntropyGrad,
+  exp,
+  gelu,
+  geluTanh,
+  intTensor,
+  layerNorm,
+  layerNormGrad,
+  linearCrossEntropy,
+  logSoftmax,
+  logSumExp,
+  matmul,
+  matmulT,
+  max,
+  mul,
+  ones,
+  rand,
+  rmsNorm,
+  rmsNormGrad,
+  rope,
+  silu,
+  softmax,
+  softmaxGrad,
+  sub,
+  sum,
+  takeRows,
+  tanh,
+  transpose,
+  tril,
+  where,
+} from "@neolog/tensor";
+import type { Case } from "../case.ts";
+
+/** A case over its inputs, which live in the scope that is open when it is built. */
+interface Run {
+  readonly run: () => Tensor | Promise<Tensor>;
+  readonly pause?: () => void;
+}
+
+/** Real values on [−0.5, 0.5), the same in all contenders. */
+function input(shape: readonly number[], seed: number): Tensor {
+  using scope = new Scope();
+  return scope.keep(sub(rand(shape, seed), 0.5));
+}
+
+function weight({ dtype }: Case, shape: readonly number[]): Tensor {
+  using scope = new Scope();
+  const values = input(shape, 2);
+  return scope.keep(dtype ? cast(values, dtype) : values);
+}
+
+const unary =
+  (op: (x: Tensor) => Tensor) =>
+  ({ shape }: Case): Run => {
+    const x = input(shape, 1);
+    return { run: () => op(x) };
+  };
+
+const binary =
+  (op: (x: Tensor, y: Tensor) => Tensor) =>
+  ({ shape }: Case): Run => {
+    const [x, y] = [input(shape, 1), input(shape, 2)];
+    return { run: () => op(x, y) };
+  };
+
+/** q, k, v [B, H, T, D] and the causal mask. */
+function attentionInputs({ shape }: Case, tracked: boolean): readonly [Tensor, Tensor, Tensor, Tensor] {
+  const T = shape[2]!;
+  const [q, k, v] = [1, 2, 3].map((seed) => input(shape, seed)) as [Tensor, Tensor, Tensor];
+  for (const x of [q, k, v]) x.requiresGrad = tracked;
+  return [q, k, v, cast(tril(ones([T, T])), "int32")];
+}
+
+/** softmax(q·kᵀ/√D, masked)·v one op after the other: the scores are kept for the backward pass. */
+function composedAttention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor): Tensor {
+  const scores = mul(matmul(q, transpose(k)), 1 / Math.sqrt(q.shape[3]!));
+  return matmul(softmax(where(mask, scores, MASKED_SCORE)), v);
+}
+
+const attentionForward =
+  (op: typeof composedAttention) =>
+  (c: Case): Run => {
+    const [q, k, v, mask] = attentionInputs(c, false);
+    return { run: () => op(q, k, v, mask) };
+  };
+
+const attentionBackward =
+  (op: typeof composedAttention) =>
+  (c: Case): Run => {
+    const [q, k, v, mask] = attentionInputs(c, true);
+    const g = input(c.shape, 4);
+    return {
+      run: () => {
+        for (const x of [q, k, v]) x.grad = null;
+        backward(sum(mul(op(q, k, v, mask), g)));
+        return q.grad!;
+      },
+    };
+  };
+
+const targetsOf = (n: number, classes: number): Tensor =>
+  intTensor(Int32Array.from({ length: n }, (_, i) => (i * 7919) % classes));
+
+const twoHalves = ({ shape }: Case): Run => {
+  const x = input(shape, 1);
+  return { run: () => add(x, x) };
+};
+
+/** How each kernel is run: through the public interface, as a model runs it. */
+export const KERNELS: { readonly [kernel: string]: (c: Case) => Run } = {
+  matmul: (c) => {
+    const [m, k, n] = c.shape as [number, number, number];
+    const [a, b] = [input([m, k], 1), weight(c, [k, n])];
+    return { run: () => matmul(a, b) };
+  },
+  matmulT: (c) => {
+    const [m, k, n] = c.shape as [number, number, number];
+    const [x, w] = [input([m, k], 1), weight(c, [n, k])];
+    return { run: () => matmulT(x, w) };
+  },
+  attention: attentionForward(attention),
+  attentionBackward: attentionBackward(attention),
+  composedAttention: attentionForward(composedAttention),
+  composedAttentionBackward: attentionBackward(composedAttention),
+
+  add: binary(add),
+  mul: binary(mul),
+  addRow: ({ shape }) => {
+    const [x, row] = [input(shape, 1), input(shape.slice(-1), 2)];
+    return { run: () => add(x, row) };
+  },
+  exp: unary(exp),
+  tanh: unary(tanh),
+  gelu: unary(gelu),
+  geluTanh: unary(geluTanh),
+  geluTanhGrad: ({ shape }) => {
+    const [x, g] = [input(shape, 1), input(shape, 2)];
+    x.requiresGrad = true;
+    const y = geluTanh(x);
+    return { run: () => VJP.geluTanh({ inputs: [x], attrs: null, y }, g)[0]! };
+  },
+  silu: unary(silu),
+  swiglu: binary((gate, up) => mul(silu(gate), up)),
+  softmax: unary(softmax),
+  softmaxGrad: binary(softmaxGrad),
+  logSoftmax: unary(logSoftmax),
+  logSumExp: unary(logSumExp),
+  layerNorm: ({ shape }) => {
+    const [x, w, b] = [input(shape, 1), input(shape.slice(-1), 2), input(shape.slice(-1), 3)];
+    return { run: () => layerNorm(x, w, b, 1e-5) };
+  },
+  layerNormGrad: ({ shape }) => {
+    const [x, w, g] = [input(shape, 1), input(shape.slice(-1), 2), input(shape, 3)];
+    return { run: () => layerNormGrad(x, w, g, 1e-5) };
+  },
+  rmsNorm: ({ shape }) => {
+    const [x, w] = [input(shape, 1), input(shape.slice(-1), 2)];
+    return { run: () => rmsNorm(x, w, 1e-5) };
+  },
+  rmsNormGrad: ({ shape }) => {
+    const [x, w, g] = [input(shape, 1), input(shape.slice(-1), 2), input(shape, 3)];
+    return { run: () => rmsNormGrad(x, w, g, 1e-5) };
+  },
+  rope: ({ shape }) => {
+    const [, T, D] = shape as [number, number, number];
+    const [x, cos, sin] = [input(shape, 1), input([T, D / 2], 2), input([T, D / 2], 3)];
+    return { run: () => rope(x, cos, sin) };
+  },
+  sumRows: unary((x) => sum(x, 1)),
+  sumColumns: unary((x) => sum(x, 0)),
+  maxRows: unary((x) => max(x, 1)),
+  argmaxRows: unary((x) => argmax(x, 1)),
+  transpose: unary((x) => contiguous(transpose(x))),
+  toBfloat16: unary((x) => cast(x, "bfloat16")),
+  fromBfloat16: ({ shape }) => {
+    const x = cast(input(shape, 1), "bfloat16");
+    return { run: () => cast(x, "float32") };
+  },
+  takeRows: ({ shape: [n, D] }) => {
+    const table = input([50257, D!], 1);
+    const ids = targetsOf(n!, 50257);
+    return { run: () => takeRows(table, ids) };
+  },
+  crossEntropy: ({ shape }) => {
+    const [logits, targets] = [input(shape, 1), targetsOf(shape[0]!, shape[1]!)];
+    return { run: () => crossEntropy(logits, targets) };
+  },
+  crossEntropyGrad: ({ shape }) => {
+    const [logits, targets, g] = [input(shape, 1), targetsOf(shape[0]!, shape[1]!), ones([])];
+    return { run: () => crossEntropyGrad(logits, targets, g) };
+  },
+  linearCrossEntropy: (c) => {
+    const [n, D, V] = c.shape as [number, number, number];
+    const [hidden, w, targets] = [input([n, D], 1), weight(c, [V, D]), targetsOf(n, V)];
+    hidden.requiresGrad = true;
+    return {
+      run: () => {
+        hidden.grad = null;
+        backward(linearCrossEntropy(hidden, w, targets));
+        return hidden.grad!;
+      },
+    };
+  },
+  adamw: ({ shape }) => {
+    const [p, g] = [input(shape, 1), input(shape, 2)];
+    p.requiresGrad = true;
+    const optimizer = new AdamW([p]);
+    return {
+      run: () => {
+        p.grad = g;
+        optimizer.step();
+        return p;
+      },
+    };
+  },
+
+  /** The smallest addition that two threads share, while the other one is awake. */
+  forkJoin: twoHalves,
+  /** The same after the other one has gone to sleep. */
+  wakeUp: (c) => ({
+    ...twoHalves(c),
+    pause: () => {
+      for (const end = performance.now() + 2; performance.now() < end;);
+    },
+  }),
+  fromPretrained: ({ dir }) => ({
+    run: async () => {
+      const model = await AutoModelForCausalLM.fromPretrained(dir!);
+      const parameters = model.parameters();
+      const first = takeRows(parameters[0]!, Int32Array.of(0));
+      for (const t of parameters) t.dispose();
+      return first;
+    },
+  }),
+};

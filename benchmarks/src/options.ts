@@ -1,0 +1,95 @@
+import { existsSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+
+/** What the command line asks of a benchmark. */
+export interface Options {
+  /** Cases whose names hold all of these words; all cases when empty. */
+  readonly filter: readonly string[];
+  /** Lines of JSON alone. */
+  readonly json: boolean;
+  /** The Node that runs the contenders. */
+  readonly node: string;
+  readonly threads: readonly number[];
+  readonly rounds: number;
+  /** Milliseconds of a sample at least. */
+  readonly sample: number;
+  /** Contenders whose names hold one of these; all when empty. */
+  readonly only: readonly string[];
+  readonly shape: string;
+}
+
+export class UsageError extends Error {
+  override readonly name = "UsageError";
+}
+
+export const USAGE = `npm run bench -- [kernels|step|memory|compare|render] [filter …] [options]
+  kernels [filter …]    products, attention, elementwise kernels, loading; with peers where they are installed
+  step [--shape S]      training steps of token rows: tiny, gpt2 (against PEFT on torch), 2.6b; tiny and gpt2 by default
+  memory                bytes of a step beside the model
+  compare BASE [HEAD] [filter …]   two revisions of ours, interleaved; HEAD is this checkout where it is "."
+  render FILE.jsonl     a report of recorded figures as Markdown
+options
+  --json                lines of JSON alone; else a table, and lines where stdout is no terminal
+  --node VERSION|PATH   run what is JavaScript under another Node, such as 24 (npm run bench:peers-install)
+  --threads 1,2         numbers of threads
+  --rounds N            samples of each contender, interleaved (11)
+  --sample MS           milliseconds of a sample at least (40)
+  --only NAME,…         contenders, such as neolog,torch`;
+
+/** The name of a benchmark, "all" where none is given, and its options. Throws UsageError. */
+export function parseOptions(args: readonly string[]): { readonly bench: string; readonly options: Options } {
+  const { values, positionals } = parsed(args);
+  const [bench = "all", ...filter] = positionals;
+  return {
+    bench,
+    options: {
+      filter,
+      json: values.json,
+      node: nodeAt(values.node),
+      threads: list(values.threads).map((text) => count("threads", text)),
+      rounds: count("rounds", values.rounds),
+      sample: count("sample", values.sample),
+      only: list(values.only),
+      shape: values.shape,
+    },
+  };
+}
+
+function parsed(args: readonly string[]) {
+  try {
+    return parseArgs({
+      args: [...args],
+      allowPositionals: true,
+      options: {
+        json: { type: "boolean", default: false },
+        node: { type: "string", default: "" },
+        threads: { type: "string", default: "1,2" },
+        rounds: { type: "string", default: "11" },
+        sample: { type: "string", default: "40" },
+        only: { type: "string", default: "" },
+        shape: { type: "string", default: "" },
+      },
+    });
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
+}
+
+const list = (text: string): string[] => text.split(",").filter((part) => part !== "");
+
+function count(name: string, text: string): number {
+  const n = Number(text);
+  if (!Number.isInteger(n) || n < 1) throw new UsageError(`--${name} must be a positive integer, got ${text}`);
+  return n;
+}
+
+/** The program of a version that is installed with the peers, a path as it is, this Node where nothing is asked for. */
+function nodeAt(asked: string): string {
+  if (asked === "" || asked === process.versions.node.split(".")[0]) return process.execPath;
+  const path = /^\d+$/.test(asked)
+    ? fileURLToPath(new URL("../peers/node_modules/node/bin/node", import.meta.url))
+    : asked;
+  if (!existsSync(path)) throw new UsageError(`--node must be here: ${path}; run npm run bench:peers-install`);
+  return path;
+}

@@ -1,0 +1,58 @@
+import { type Case, nameOf } from "./case.ts";
+import type { Contender } from "./contender.ts";
+import type { Options } from "./options.ts";
+
+/** What one contender needed for a case. */
+export interface Result {
+  readonly contender: Contender;
+  /** Nanoseconds of a call, one sample a round. */
+  readonly ns: readonly number[];
+  /** Bytes that its process has held at most. */
+  readonly maxRss: number;
+}
+
+/** Between two contenders: threads that spin for work go to sleep. */
+const SETTLE_MS = 25;
+/** Contenders sum in different orders. */
+const TOLERANCE = 2e-3;
+
+/**
+ * All contenders that have the case, one sample each in turn, A B A B …, so that a drift of the machine hits all of them alike. The
+ * first round warms up. Who fails or disagrees with the first contender's result is named on stderr and left out.
+ */
+export async function race(c: Case, contenders: readonly Contender[], options: Options): Promise<Result[]> {
+  const runners = await prepareAll(c, contenders);
+  const samples = new Map(runners.map((contender) => [contender, [] as number[]]));
+  const peaks = new Map<Contender, number>();
+  for (let round = -1; round < options.rounds; round++) {
+    for (const contender of runners) {
+      await pause(SETTLE_MS);
+      const { ns, maxRss } = await contender.sample(options.sample);
+      if (round >= 0) samples.get(contender)!.push(ns);
+      peaks.set(contender, maxRss);
+    }
+  }
+  for (const contender of runners) await contender.release();
+  return runners.map((contender) => ({ contender, ns: samples.get(contender)!, maxRss: peaks.get(contender)! }));
+}
+
+async function prepareAll(c: Case, contenders: readonly Contender[]): Promise<Contender[]> {
+  const runners: Contender[] = [];
+  let expected: readonly number[] | null = null;
+  for (const contender of contenders) {
+    try {
+      const found = await contender.prepare(c);
+      if (!found) continue;
+      expected ??= found;
+      const agrees = found.every((x, i) => Math.abs(x - expected![i]!) <= TOLERANCE * (1 + Math.abs(expected![i]!)));
+      if (agrees) runners.push(contender);
+      else throw new Error(`results must agree, got ${JSON.stringify(found)} for ${JSON.stringify(expected)}`);
+    } catch (error) {
+      console.error(`${nameOf(c)}: ${contender.spec.name} left out: ${(error as Error).message.split("\n")[0]}`);
+      await contender.release().catch(() => {});
+    }
+  }
+  return runners;
+}
+
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));

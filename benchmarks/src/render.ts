@@ -1,0 +1,43 @@
+import { readFileSync } from "node:fs";
+import type { Figure } from "./figure.ts";
+import { type Options, UsageError } from "./options.ts";
+import { digits } from "./report.ts";
+
+/** Prints recorded lines of JSON as Markdown: a table for each benchmark, and where the figures are from. */
+export function render({ filter: files }: Options): void {
+  if (files.length === 0) throw new UsageError("render needs files of JSON lines, got none");
+  const figures = files.flatMap((file) => linesOf(readFileSync(file, "utf8")));
+  console.log(markdown(figures));
+}
+
+const linesOf = (text: string): Figure[] =>
+  text
+    .split("\n")
+    .filter((line) => line.startsWith("{"))
+    .map((line) => JSON.parse(line) as Figure);
+
+export function markdown(figures: readonly Figure[]): string {
+  const distinct = (of: (figure: Figure) => string): string => [...new Set(figures.map(of))].join("; ");
+  const head = [
+    `Machine: ${distinct(({ machine }) => machine)}.`,
+    `Runtimes: ${distinct(({ runtime }) => runtime)}.`,
+    `Commit: ${distinct(({ commit }) => commit)}.`,
+    "Medians, with the tenth and the ninetieth percentile; percent of a native loop measured in the same run where none is marked as stored.",
+  ];
+  const cases = new Map<string, Figure[]>();
+  for (const figure of figures) {
+    const title = `${figure.name} ${figure.shape.join("×")}, ${figure.unit}`;
+    cases.set(title, [...(cases.get(title) ?? []), figure]);
+  }
+  return [...head, ...[...cases].map(([title, rows]) => table(title, rows))].join("\n\n");
+}
+
+function table(title: string, rows: readonly Figure[]): string {
+  const lines = rows.map(({ contender, threads, runtime, median, p10, p90, percent, roof }) => {
+    const share = roof ? `${percent!.toFixed(0)} % of ${digits(roof.value)} ${roof.unit}, ${roof.name}` : "";
+    const marked = roof && !roof.measured ? `${share} (stored)` : share;
+    return `| ${contender} | ${threads} | ${digits(median)} | ${digits(p10)} to ${digits(p90)} | ${marked} | ${runtime} |`;
+  });
+  const header = ["| | threads | median | spread | roof | runtime |", "|---|---|---|---|---|---|"];
+  return [`### ${title}`, "", ...header, ...lines].join("\n");
+}

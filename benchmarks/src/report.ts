@@ -1,0 +1,89 @@
+import { type Case, nameOf } from "./case.ts";
+import { type Figure, type Roof, spreadOf } from "./figure.ts";
+import { commit, machine } from "./machine.ts";
+import type { Options } from "./options.ts";
+import type { Result } from "./race.ts";
+import type { Roofs } from "./roof.ts";
+import { inUnit } from "./units.ts";
+
+/** Writes figures as they come: a table for people on stderr, lines of JSON on stdout unless a person looks at it. */
+export class Report {
+  readonly #lines: boolean;
+  readonly #table: boolean;
+  readonly #machine = machine();
+  readonly #commit = commit();
+
+  constructor({ json }: Options) {
+    this.#lines = json || !process.stdout.isTTY;
+    this.#table = !json;
+  }
+
+  /** A line for people. */
+  note(text: string): void {
+    if (this.#table) console.error(text);
+  }
+
+  /** The figures of one case, and how much faster than its first contender each is. */
+  add(c: Case, results: readonly Result[], roofs: Roofs): void {
+    if (!results[0]) return;
+    this.note(`\n${nameOf(c)}  [${c.unit}; times ${results[0].contender.spec.name}]`);
+    const first = spreadOf(results[0].ns).median;
+    for (const { contender, ns } of results) {
+      const { name, threads } = contender.spec;
+      const roof = roofs.of(c, threads, contender.hello.vectorBits);
+      const figure = this.figure(c, ns, { contender: name, threads, roof, runtime: contender.hello.runtime });
+      this.write(figure, first / spreadOf(ns).median);
+    }
+  }
+
+  /** A figure of nanoseconds in the unit of its case. */
+  figure(
+    c: Case,
+    ns: readonly number[],
+    { roof, ...who }: Pick<Figure, "contender" | "threads" | "roof" | "runtime">,
+  ): Figure {
+    const spread = spreadOf(ns.map((each) => inUnit(c, each)));
+    const rate = c.amount / spreadOf(ns).median;
+    return {
+      name: c.dtype ? `${c.kernel} ${c.dtype}` : c.kernel,
+      shape: c.shape,
+      ...who,
+      unit: c.unit,
+      ...spread,
+      percent: roof ? (100 * rate) / roof.value : null,
+      roof,
+      machine: this.#machine,
+      commit: this.#commit,
+    };
+  }
+
+  /** Memory, of which there is one sample. */
+  addBytes(
+    name: string,
+    shape: readonly number[],
+    who: Pick<Figure, "contender" | "threads" | "runtime">,
+    bytes: number,
+  ): void {
+    const MiB = bytes / 2 ** 20;
+    const spread = { median: MiB, min: MiB, p10: MiB, p90: MiB };
+    const where = { machine: this.#machine, commit: this.#commit };
+    this.write({ name, shape, ...who, unit: "MiB", ...spread, percent: null, roof: null, ...where }, null);
+  }
+
+  /** `times`: how much faster than the first contender of its case, where one was raced. */
+  write(figure: Figure, times: number | null): void {
+    if (this.#lines) console.log(JSON.stringify(figure));
+    const { contender, threads, median, p10, p90, percent, roof } = figure;
+    const who = `  ${contender}, ${threads} thread${threads > 1 ? "s" : ""}`.padEnd(36);
+    const share = percent === null ? "" : `${percent.toFixed(0).padStart(5)} % of ${short(roof!)}`;
+    const spread = `(${digits(p10)} to ${digits(p90)})`.padEnd(20);
+    const factor = times === null ? "" : `${times.toFixed(2).padStart(6)}x`;
+    this.note(`${who}${digits(median).padStart(9)} ${spread}${factor}${share}`);
+  }
+}
+
+const short = ({ name, value, unit, measured }: Roof): string =>
+  `${digits(value)} ${unit}, ${name}${measured ? "" : ", stored"}`;
+
+/** Three significant digits; whole numbers from 100 on. */
+export const digits = (x: number): string => (Math.abs(x) >= 100 ? x.toFixed(0) : x.toPrecision(3));

@@ -1,0 +1,55 @@
+import { adoptStateDict, stateDict } from "@neolog/nn";
+import { ARCHITECTURES, type CausalLM, type PretrainedConfig } from "@neolog/models";
+import {
+  type Backend,
+  Scope,
+  Tensor,
+  cast,
+  defaultBackend,
+  mul,
+  ones,
+  persist,
+  randn,
+  setDefaultBackend,
+} from "@neolog/tensor";
+
+/** As many random weights as are drawn; large ones repeat them. A prime, so that rows of a matrix differ. */
+const DRAWN = 1_000_003;
+
+/** Shapes without elements: torch's meta device. */
+const META = {
+  name: "meta",
+  dtypes: ["float32"],
+  allocate: (dtype, length) => ({ dtype, length }),
+  fill: () => {},
+  free: () => {},
+} satisfies Partial<Backend> as unknown as Backend;
+
+/** A model with random bfloat16 weights that never was float32, on the default backend. */
+export function randomBfloat16Model(config: PretrainedConfig): CausalLM {
+  const backend = defaultBackend();
+  setDefaultBackend(META);
+  const model = ARCHITECTURES[config.model_type]!.create(config, "config.json");
+  setDefaultBackend(backend);
+
+  using _drawn = new Scope();
+  const drawn = cast(mul(randn([DRAWN], 1), 0.02), "bfloat16").dataSync();
+  let next = 0;
+  const random = (shape: readonly number[]): Tensor => {
+    const length = shape.reduce((product, d) => product * d, 1);
+    const buffer = backend.allocate("bfloat16", length);
+    for (let at = 0; at < length;) {
+      const part = drawn.subarray(next, next + Math.min(DRAWN - next, length - at));
+      backend.write(buffer, part, at);
+      at += part.length;
+      next = (next + part.length) % DRAWN;
+    }
+    return Tensor.over(backend, buffer, shape);
+  };
+  const weights = [...stateDict(model)].map(([key, { shape }]) => {
+    const t = shape.length > 1 ? random(shape) : cast(ones(shape), "bfloat16");
+    return [key, persist(t)] as const;
+  });
+  adoptStateDict(model, new Map(weights));
+  return model;
+}

@@ -1,0 +1,13 @@
+import type { Case } from "./case.ts";
+
+export type Unit = "GFLOP/s" | "GB/s" | "ns/element" | "ms" | "µs";
+
+/** The figure of a case that took `ns` nanoseconds. */
+export function inUnit({ unit, amount, elements = 1 }: Case, ns: number): number {
+  if (unit === "GFLOP/s" || unit === "GB/s") return amount / ns;
+  if (unit === "ns/element") return ns / elements;
+  return unit === "ms" ? ns / 1e6 : ns / 1e3;
+}
+
+/** True where a larger figure is a better one. */
+export const isRate = (unit: Unit): boolean => unit === "GFLOP/s" || unit === "GB/s";
