@@ -42,15 +42,15 @@ static double now(void) {
 FMA_LOOP(fma128, v4)
 FMA_LOOP(fma256, v8)
 
-/* Six chains of products and six of sums: nothing to contract. The factor is 1, so that nothing becomes denormal. */
+/* Seven chains of products and seven of sums: nothing to contract. The factor is 1, so that nothing becomes denormal. */
 static double mulAdd128(void) {
-  v4 acc[12], m = {1, 1, 1, 1}, c = {0.001f, 0.001f, 0.001f, 0.001f};
-  for (int j = 0; j < 12; j++) acc[j] = c * (float)(j + 1);
+  v4 acc[14], m = {1, 1, 1, 1}, c = {0.001f, 0.001f, 0.001f, 0.001f};
+  for (int j = 0; j < 14; j++) acc[j] = c * (float)(j + 1);
   __asm__ volatile("" : "+x"(m), "+x"(c));
 #define MUL_STEP(J) acc[J] = J % 2 ? acc[J] * m : acc[J] + c;
-  for (long i = 0; i < STEPS; i++) { CHAINS(MUL_STEP) }
-  for (int j = 0; j < 12; j++) sink += acc[j][0];
-  return 12.0 * 4 * STEPS;
+  for (long i = 0; i < STEPS; i++) { CHAINS(MUL_STEP) MUL_STEP(12) MUL_STEP(13) }
+  for (int j = 0; j < 14; j++) sink += acc[j][0];
+  return 14.0 * 4 * STEPS;
 }
 
 static _Thread_local float *a, *b, *out;

@@ -1,45 +1,7 @@
 import { AdamW, VJP, backward } from "@neolog/autograd";
 import { AutoModelForCausalLM } from "@neolog/models";
-import {
-  type Tensor,
-  MASKED_SCORE,
-  Scope,
-  add,
-  argmax,
-  attention,
-  cast,
-  contiguous,
-  crossEntropy,
-  crossEntropyGrad,
-  exp,
-  gelu,
-  geluTanh,
-  intTensor,
-  layerNorm,
-  layerNormGrad,
-  linearCrossEntropy,
-  logSoftmax,
-  logSumExp,
-  matmul,
-  matmulT,
-  max,
-  mul,
-  ones,
-  rand,
-  rmsNorm,
-  rmsNormGrad,
-  rope,
-  silu,
-  softmax,
-  softmaxGrad,
-  sub,
-  sum,
-  takeRows,
-  tanh,
-  transpose,
-  tril,
-  where,
-} from "@neolog/tensor";
+import * as tensor from "@neolog/tensor"; // not by name: a revision that lacks an op can be compared in the others
+import type { Tensor } from "@neolog/tensor";
 import type { Case } from "../case.ts";
 
 /** A case over its inputs, which live in the scope that is open when it is built. */
@@ -50,14 +12,14 @@ interface Run {
 
 /** Real values on [−0.5, 0.5), the same in all contenders. */
 function input(shape: readonly number[], seed: number): Tensor {
-  using scope = new Scope();
-  return scope.keep(sub(rand(shape, seed), 0.5));
+  using scope = new tensor.Scope();
+  return scope.keep(tensor.sub(tensor.rand(shape, seed), 0.5));
 }
 
 function weight({ dtype }: Case, shape: readonly number[]): Tensor {
-  using scope = new Scope();
+  using scope = new tensor.Scope();
   const values = input(shape, 2);
-  return scope.keep(dtype ? cast(values, dtype) : values);
+  return scope.keep(dtype ? tensor.cast(values, dtype) : values);
 }
 
 const unary =
@@ -79,13 +41,13 @@ function attentionInputs({ shape }: Case, tracked: boolean): readonly [Tensor, T
   const T = shape[2]!;
   const [q, k, v] = [1, 2, 3].map((seed) => input(shape, seed)) as [Tensor, Tensor, Tensor];
   for (const x of [q, k, v]) x.requiresGrad = tracked;
-  return [q, k, v, cast(tril(ones([T, T])), "int32")];
+  return [q, k, v, tensor.cast(tensor.tril(tensor.ones([T, T])), "int32")];
 }
 
 /** softmax(q·kᵀ/√D, masked)·v one op after the other: the scores are kept for the backward pass. */
 function composedAttention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor): Tensor {
-  const scores = mul(matmul(q, transpose(k)), 1 / Math.sqrt(q.shape[3]!));
-  return matmul(softmax(where(mask, scores, MASKED_SCORE)), v);
+  const scores = tensor.mul(tensor.matmul(q, tensor.transpose(k)), 1 / Math.sqrt(q.shape[3]!));
+  return tensor.matmul(tensor.softmax(tensor.where(mask, scores, tensor.MASKED_SCORE)), v);
 }
 
 const attentionForward =
@@ -103,18 +65,18 @@ const attentionBackward =
     return {
       run: () => {
         for (const x of [q, k, v]) x.grad = null;
-        backward(sum(mul(op(q, k, v, mask), g)));
+        backward(tensor.sum(tensor.mul(op(q, k, v, mask), g)));
         return q.grad!;
       },
     };
   };
 
 const targetsOf = (n: number, classes: number): Tensor =>
-  intTensor(Int32Array.from({ length: n }, (_, i) => (i * 7919) % classes));
+  tensor.intTensor(Int32Array.from({ length: n }, (_, i) => (i * 7919) % classes));
 
 const twoHalves = ({ shape }: Case): Run => {
   const x = input(shape, 1);
-  return { run: () => add(x, x) };
+  return { run: () => tensor.add(x, x) };
 };
 
 /** How each kernel is run: through the public interface, as a model runs it. */
@@ -122,83 +84,83 @@ export const KERNELS: { readonly [kernel: string]: (c: Case) => Run } = {
   matmul: (c) => {
     const [m, k, n] = c.shape as [number, number, number];
     const [a, b] = [input([m, k], 1), weight(c, [k, n])];
-    return { run: () => matmul(a, b) };
+    return { run: () => tensor.matmul(a, b) };
   },
   matmulT: (c) => {
     const [m, k, n] = c.shape as [number, number, number];
     const [x, w] = [input([m, k], 1), weight(c, [n, k])];
-    return { run: () => matmulT(x, w) };
+    return { run: () => tensor.matmulT(x, w) };
   },
-  attention: attentionForward(attention),
-  attentionBackward: attentionBackward(attention),
+  attention: attentionForward(tensor.attention),
+  attentionBackward: attentionBackward(tensor.attention),
   composedAttention: attentionForward(composedAttention),
   composedAttentionBackward: attentionBackward(composedAttention),
 
-  add: binary(add),
-  mul: binary(mul),
+  add: binary(tensor.add),
+  mul: binary(tensor.mul),
   addRow: ({ shape }) => {
     const [x, row] = [input(shape, 1), input(shape.slice(-1), 2)];
-    return { run: () => add(x, row) };
+    return { run: () => tensor.add(x, row) };
   },
-  exp: unary(exp),
-  tanh: unary(tanh),
-  gelu: unary(gelu),
-  geluTanh: unary(geluTanh),
+  exp: unary(tensor.exp),
+  tanh: unary(tensor.tanh),
+  gelu: unary(tensor.gelu),
+  geluTanh: unary(tensor.geluTanh),
   geluTanhGrad: ({ shape }) => {
     const [x, g] = [input(shape, 1), input(shape, 2)];
     x.requiresGrad = true;
-    const y = geluTanh(x);
+    const y = tensor.geluTanh(x);
     return { run: () => VJP.geluTanh({ inputs: [x], attrs: null, y }, g)[0]! };
   },
-  silu: unary(silu),
-  swiglu: binary((gate, up) => mul(silu(gate), up)),
-  softmax: unary(softmax),
-  softmaxGrad: binary(softmaxGrad),
-  logSoftmax: unary(logSoftmax),
-  logSumExp: unary(logSumExp),
+  silu: unary(tensor.silu),
+  swiglu: binary((gate, up) => tensor.mul(tensor.silu(gate), up)),
+  softmax: unary(tensor.softmax),
+  softmaxGrad: binary(tensor.softmaxGrad),
+  logSoftmax: unary(tensor.logSoftmax),
+  logSumExp: unary(tensor.logSumExp),
   layerNorm: ({ shape }) => {
     const [x, w, b] = [input(shape, 1), input(shape.slice(-1), 2), input(shape.slice(-1), 3)];
-    return { run: () => layerNorm(x, w, b, 1e-5) };
+    return { run: () => tensor.layerNorm(x, w, b, 1e-5) };
   },
   layerNormGrad: ({ shape }) => {
     const [x, w, g] = [input(shape, 1), input(shape.slice(-1), 2), input(shape, 3)];
-    return { run: () => layerNormGrad(x, w, g, 1e-5) };
+    return { run: () => tensor.layerNormGrad(x, w, g, 1e-5) };
   },
   rmsNorm: ({ shape }) => {
     const [x, w] = [input(shape, 1), input(shape.slice(-1), 2)];
-    return { run: () => rmsNorm(x, w, 1e-5) };
+    return { run: () => tensor.rmsNorm(x, w, 1e-5) };
   },
   rmsNormGrad: ({ shape }) => {
     const [x, w, g] = [input(shape, 1), input(shape.slice(-1), 2), input(shape, 3)];
-    return { run: () => rmsNormGrad(x, w, g, 1e-5) };
+    return { run: () => tensor.rmsNormGrad(x, w, g, 1e-5) };
   },
   rope: ({ shape }) => {
     const [, T, D] = shape as [number, number, number];
     const [x, cos, sin] = [input(shape, 1), input([T, D / 2], 2), input([T, D / 2], 3)];
-    return { run: () => rope(x, cos, sin) };
+    return { run: () => tensor.rope(x, cos, sin) };
   },
-  sumRows: unary((x) => sum(x, 1)),
-  sumColumns: unary((x) => sum(x, 0)),
-  maxRows: unary((x) => max(x, 1)),
-  argmaxRows: unary((x) => argmax(x, 1)),
-  transpose: unary((x) => contiguous(transpose(x))),
-  toBfloat16: unary((x) => cast(x, "bfloat16")),
+  sumRows: unary((x) => tensor.sum(x, 1)),
+  sumColumns: unary((x) => tensor.sum(x, 0)),
+  maxRows: unary((x) => tensor.max(x, 1)),
+  argmaxRows: unary((x) => tensor.argmax(x, 1)),
+  transpose: unary((x) => tensor.contiguous(tensor.transpose(x))),
+  toBfloat16: unary((x) => tensor.cast(x, "bfloat16")),
   fromBfloat16: ({ shape }) => {
-    const x = cast(input(shape, 1), "bfloat16");
-    return { run: () => cast(x, "float32") };
+    const x = tensor.cast(input(shape, 1), "bfloat16");
+    return { run: () => tensor.cast(x, "float32") };
   },
   takeRows: ({ shape: [n, D] }) => {
     const table = input([50257, D!], 1);
     const ids = targetsOf(n!, 50257);
-    return { run: () => takeRows(table, ids) };
+    return { run: () => tensor.takeRows(table, ids) };
   },
   crossEntropy: ({ shape }) => {
     const [logits, targets] = [input(shape, 1), targetsOf(shape[0]!, shape[1]!)];
-    return { run: () => crossEntropy(logits, targets) };
+    return { run: () => tensor.crossEntropy(logits, targets) };
   },
   crossEntropyGrad: ({ shape }) => {
-    const [logits, targets, g] = [input(shape, 1), targetsOf(shape[0]!, shape[1]!), ones([])];
-    return { run: () => crossEntropyGrad(logits, targets, g) };
+    const [logits, targets, g] = [input(shape, 1), targetsOf(shape[0]!, shape[1]!), tensor.ones([])];
+    return { run: () => tensor.crossEntropyGrad(logits, targets, g) };
   },
   linearCrossEntropy: (c) => {
     const [n, D, V] = c.shape as [number, number, number];
@@ -207,7 +169,7 @@ export const KERNELS: { readonly [kernel: string]: (c: Case) => Run } = {
     return {
       run: () => {
         hidden.grad = null;
-        backward(linearCrossEntropy(hidden, w, targets));
+        backward(tensor.linearCrossEntropy(hidden, w, targets));
         return hidden.grad!;
       },
     };
@@ -238,7 +200,7 @@ export const KERNELS: { readonly [kernel: string]: (c: Case) => Run } = {
     run: async () => {
       const model = await AutoModelForCausalLM.fromPretrained(dir!);
       const parameters = model.parameters();
-      const first = takeRows(parameters[0]!, Int32Array.of(0));
+      const first = tensor.takeRows(parameters[0]!, Int32Array.of(0));
       for (const t of parameters) t.dispose();
       return first;
     },
