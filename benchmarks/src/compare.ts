@@ -8,7 +8,7 @@ import type { ContenderSpec } from "./contender.ts";
 import { startAll } from "./contenders.ts";
 import { spreadOf } from "./figure.ts";
 import { kernelCases } from "./kernels/cases.ts";
-import { machine } from "./machine.ts";
+import { commit, machine } from "./machine.ts";
 import { type Options, UsageError } from "./options.ts";
 import { type Result, race } from "./race.ts";
 import { Report, digits } from "./report.ts";
@@ -99,11 +99,10 @@ function row(
   const [before, after] = results.filter(({ contender }) => contender.spec.threads === threads);
   if (!before || !after) return "";
   const value = ({ ns }: Result): string => digits(inUnit(c, spreadOf(ns).median));
-  const head =
-    filter[1] && filter[1] !== "." ? git("rev-parse", "--short", filter[1]) : git("rev-parse", "--short", "HEAD");
+  const [, head = "."] = filter;
   const cells = [
     new Date().toISOString().slice(0, 10),
-    head,
+    head === "." ? commit() : git("rev-parse", "--short", head),
     machine(),
     after.contender.hello.runtime,
     `${nameOf(c)}, ${threads} thread${threads > 1 ? "s" : ""}`,

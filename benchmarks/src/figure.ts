@@ -21,6 +21,8 @@ export interface Figure {
   /** Of the roof; null where none applies. */
   readonly percent: number | null;
   readonly roof: Roof | null;
+  /** The share of the machine that other programs took meanwhile. */
+  readonly disturbance: number;
   readonly machine: string;
   /** Version of Node, or of Python. */
   readonly runtime: string;

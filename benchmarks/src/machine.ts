@@ -14,3 +14,22 @@ export function commit(): string {
     return "unknown";
   }
 }
+
+/** The share of all cores' time that was used over 100 ms: while the suite's own processes sleep, by others. */
+export async function busyShare(): Promise<number> {
+  const before = coreTimes();
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  const after = coreTimes();
+  return (after.busy - before.busy) / Math.max(1, after.total - before.total);
+}
+
+/** Milliseconds since the start, summed over cores. */
+function coreTimes(): { readonly busy: number; readonly total: number } {
+  let [busy, total] = [0, 0];
+  for (const { times } of cpus()) {
+    const sum = Object.values(times).reduce((all, ms) => all + ms, 0);
+    busy += sum - times.idle;
+    total += sum;
+  }
+  return { busy, total };
+}

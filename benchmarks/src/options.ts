@@ -14,6 +14,8 @@ export interface Options {
   readonly rounds: number;
   /** Milliseconds of a sample at least. */
   readonly sample: number;
+  /** Seconds to wait before a round, at most, until other programs leave the machine alone. */
+  readonly wait: number;
   /** Contenders whose names hold one of these; all when empty. */
   readonly only: readonly string[];
   readonly shape: string;
@@ -35,6 +37,7 @@ options
   --threads 1,2         numbers of threads
   --rounds N            samples of each contender, interleaved (11)
   --sample MS           milliseconds of a sample at least (40)
+  --wait SECONDS        before a round wait, at most so long, until other programs leave the machine alone (0)
   --only NAME,…         contenders, such as neolog,torch`;
 
 /** The name of a benchmark, "all" where none is given, and its options. Throws UsageError. */
@@ -50,6 +53,7 @@ export function parseOptions(args: readonly string[]): { readonly bench: string;
       threads: list(values.threads).map((text) => count("threads", text)),
       rounds: count("rounds", values.rounds),
       sample: count("sample", values.sample),
+      wait: values.wait === "0" ? 0 : count("wait", values.wait),
       only: list(values.only),
       shape: values.shape,
     },
@@ -67,6 +71,7 @@ function parsed(args: readonly string[]) {
         threads: { type: "string", default: "1,2" },
         rounds: { type: "string", default: "11" },
         sample: { type: "string", default: "40" },
+        wait: { type: "string", default: "0" },
         only: { type: "string", default: "" },
         shape: { type: "string", default: "" },
       },

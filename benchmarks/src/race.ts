@@ -1,5 +1,7 @@
 import { type Case, nameOf } from "./case.ts";
 import type { Contender } from "./contender.ts";
+import { spreadOf } from "./figure.ts";
+import { busyShare } from "./machine.ts";
 import type { Options } from "./options.ts";
 
 /** What one contender needed for a case. */
@@ -9,10 +11,17 @@ export interface Result {
   readonly ns: readonly number[];
   /** Bytes that its process has held at most. */
   readonly maxRss: number;
+  /** The share of the machine that other programs took just before the rounds: their median. */
+  readonly disturbance: number;
 }
 
 /** Between two contenders: threads that spin for work go to sleep. */
 const SETTLE_MS = 25;
+/** A machine that does nothing else takes less than this for itself. */
+const QUIET = 0.06;
+/** A contender whose call takes seconds is done after a few. */
+const ENOUGH_MS = 4000;
+const FEWEST_ROUNDS = 3;
 /** Contenders sum in different orders. */
 const TOLERANCE = 2e-3;
 
@@ -24,16 +33,35 @@ export async function race(c: Case, contenders: readonly Contender[], options: O
   const runners = await prepareAll(c, contenders);
   const samples = new Map(runners.map((contender) => [contender, [] as number[]]));
   const peaks = new Map<Contender, number>();
+  const disturbances: number[] = [];
   for (let round = -1; round < options.rounds; round++) {
+    disturbances.push(await quiet(options.wait));
     for (const contender of runners) {
+      const taken = samples.get(contender)!;
+      const spent = taken.reduce((sum, ns) => sum + ns / 1e6, 0);
+      if (taken.length >= FEWEST_ROUNDS && spent > ENOUGH_MS) continue;
       await pause(SETTLE_MS);
       const { ns, maxRss } = await contender.sample(options.sample);
-      if (round >= 0) samples.get(contender)!.push(ns);
+      if (round >= 0) taken.push(ns);
       peaks.set(contender, maxRss);
     }
   }
   for (const contender of runners) await contender.release();
-  return runners.map((contender) => ({ contender, ns: samples.get(contender)!, maxRss: peaks.get(contender)! }));
+  const disturbance = spreadOf(disturbances).median;
+  return runners.map((contender) => ({
+    contender,
+    ns: samples.get(contender)!,
+    maxRss: peaks.get(contender)!,
+    disturbance,
+  }));
+}
+
+/** Waits until other programs leave the machine alone, so many seconds at most; the share that they still take. */
+async function quiet(seconds: number): Promise<number> {
+  const end = performance.now() + seconds * 1000;
+  let busy = await busyShare();
+  while (busy > QUIET && performance.now() < end) busy = await busyShare();
+  return busy;
 }
 
 async function prepareAll(c: Case, contenders: readonly Contender[]): Promise<Contender[]> {

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import type { Figure } from "./figure.ts";
 import { type Options, UsageError } from "./options.ts";
-import { digits } from "./report.ts";
+import { digits, disturbed } from "./report.ts";
 
 /** Prints recorded lines of JSON as Markdown: a table for each benchmark, and where the figures are from. */
 export function render({ filter: files }: Options): void {
@@ -33,10 +33,12 @@ export function markdown(figures: readonly Figure[]): string {
 }
 
 function table(title: string, rows: readonly Figure[]): string {
-  const lines = rows.map(({ contender, threads, runtime, median, p10, p90, percent, roof }) => {
+  const lines = rows.map((figure) => {
+    const { contender, threads, runtime, median, p10, p90, percent, roof } = figure;
     const share = roof ? `${percent!.toFixed(0)} % of ${digits(roof.value)} ${roof.unit}, ${roof.name}` : "";
     const marked = roof && !roof.measured ? `${share} (stored)` : share;
-    return `| ${contender} | ${threads} | ${digits(median)} | ${digits(p10)} to ${digits(p90)} | ${marked} | ${runtime} |`;
+    const note = disturbed(figure);
+    return `| ${contender} | ${threads} | ${digits(median)} | ${digits(p10)} to ${digits(p90)} | ${marked}${note} | ${runtime} |`;
   });
   const header = ["| | threads | median | spread | roof | runtime |", "|---|---|---|---|---|---|"];
   return [`### ${title}`, "", ...header, ...lines].join("\n");

@@ -11,7 +11,13 @@ const report = new Report(parseOptions(["--json"]).options);
 
 describe("a figure", () => {
   const roof = { name: "128-bit FMA", value: 60, unit: "GFLOP/s", measured: true };
-  const figure = report.figure(PRODUCT, [1, 2, 4], { contender: "a", threads: 1, roof, runtime: "r" });
+  const figure = report.figure(PRODUCT, [1, 2, 4], {
+    contender: "a",
+    threads: 1,
+    roof,
+    runtime: "r",
+    disturbance: 0.03,
+  });
 
   test("is in the unit of its case, percent of the roof", () => {
     expect(figure).toMatchObject({ name: "matmul", unit: "GFLOP/s", median: 24, min: 12, percent: 40 });
@@ -19,7 +25,8 @@ describe("a figure", () => {
   test("is a row of the report, marked where its roof is a stored one", () => {
     expect(markdown([figure])).toContain("| a | 1 | 24.0 | 14.4 to 43.2 | 40 % of 60.0 GFLOP/s, 128-bit FMA | r |");
     const stored: Figure = { ...figure, roof: { ...roof, measured: false } };
-    expect(markdown([stored])).toContain("128-bit FMA (stored)");
+    expect(markdown([stored])).toContain("128-bit FMA (stored) |");
+    expect(markdown([{ ...figure, disturbance: 0.5 }])).toContain("128-bit FMA, disturbed (50 %) |");
   });
 });
 

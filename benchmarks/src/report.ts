@@ -28,10 +28,16 @@ export class Report {
     if (!results[0]) return;
     this.note(`\n${nameOf(c)}  [${c.unit}; times ${results[0].contender.spec.name}]`);
     const first = spreadOf(results[0].ns).median;
-    for (const { contender, ns } of results) {
+    for (const { contender, ns, disturbance } of results) {
       const { name, threads } = contender.spec;
       const roof = roofs.of(c, threads, contender.hello.vectorBits);
-      const figure = this.figure(c, ns, { contender: name, threads, roof, runtime: contender.hello.runtime });
+      const figure = this.figure(c, ns, {
+        contender: name,
+        threads,
+        roof,
+        runtime: contender.hello.runtime,
+        disturbance,
+      });
       this.write(figure, first / spreadOf(ns).median);
     }
   }
@@ -40,7 +46,7 @@ export class Report {
   figure(
     c: Case,
     ns: readonly number[],
-    { roof, ...who }: Pick<Figure, "contender" | "threads" | "roof" | "runtime">,
+    { roof, ...who }: Pick<Figure, "contender" | "threads" | "roof" | "runtime" | "disturbance">,
   ): Figure {
     const spread = spreadOf(ns.map((each) => inUnit(c, each)));
     const rate = c.amount / spreadOf(ns).median;
@@ -67,7 +73,10 @@ export class Report {
     const MiB = bytes / 2 ** 20;
     const spread = { median: MiB, min: MiB, p10: MiB, p90: MiB };
     const where = { machine: this.#machine, commit: this.#commit };
-    this.write({ name, shape, ...who, unit: "MiB", ...spread, percent: null, roof: null, ...where }, null);
+    this.write(
+      { name, shape, ...who, unit: "MiB", ...spread, percent: null, roof: null, disturbance: 0, ...where },
+      null,
+    );
   }
 
   /** `times`: how much faster than the first contender of its case, where one was raced. */
@@ -78,12 +87,16 @@ export class Report {
     const share = percent === null ? "" : `${percent.toFixed(0).padStart(5)} % of ${short(roof!)}`;
     const spread = `(${digits(p10)} to ${digits(p90)})`.padEnd(20);
     const factor = times === null ? "" : `${times.toFixed(2).padStart(6)}x`;
-    this.note(`${who}${digits(median).padStart(9)} ${spread}${factor}${share}`);
+    this.note(`${who}${digits(median).padStart(9)} ${spread}${factor}${share}${disturbed(figure)}`);
   }
 }
 
 const short = ({ name, value, unit, measured }: Roof): string =>
   `${digits(value)} ${unit}, ${name}${measured ? "" : ", stored"}`;
+
+/** A mark for figures that other programs may have spoilt. */
+export const disturbed = ({ disturbance }: Figure): string =>
+  disturbance > 0.1 ? `, disturbed (${(100 * disturbance).toFixed(0)} %)` : "";
 
 /** Three significant digits; whole numbers from 100 on. */
 export const digits = (x: number): string => (Math.abs(x) >= 100 ? x.toFixed(0) : x.toPrecision(3));

@@ -35,7 +35,13 @@ function addForkJoin(report: Report, c: Case, results: readonly Result[]): void 
   const shared = results.find(({ contender: { spec } }) => spec.name === "neolog" && spec.threads === 2);
   if (!alone || !shared) return;
   const cost = shared.ns.map((ns, i) => ns - alone.ns[i]! / 2);
-  const { spec, hello } = shared.contender;
+  const {
+    contender: { spec, hello },
+    disturbance,
+  } = shared;
   report.note(`\n${nameOf(c)}  [${c.unit}]`);
-  report.write(report.figure(c, cost, { contender: spec.name, threads: 2, roof: null, runtime: hello.runtime }), null);
+  report.write(
+    report.figure(c, cost, { contender: spec.name, threads: 2, roof: null, runtime: hello.runtime, disturbance }),
+    null,
+  );
 }
