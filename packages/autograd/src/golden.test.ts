@@ -1,4 +1,5 @@
 import { type Backend, Scope, type Tensor, openBackend, tensor } from "@neolog/tensor";
+import { computingBackends } from "@neolog/tensor/testing";
 import { afterAll, describe, expect, test } from "vitest";
 import { backward } from "./backward.ts";
 import { type Stored, opsFolders, readJson, readSafetensors } from "./testing/golden.ts";
@@ -17,7 +18,7 @@ interface Case {
 /** Tested where they live: generation and rotary scaling belong to the models; adapters refuse duplicate rows. */
 const ELSEWHERE = /^(logits_|inv_freq_|tt_duplicate_rows$)/;
 
-const backends = await Promise.all(["reference", "cpu"].map((name) => openBackend(name)));
+const backends = [{ title: "reference", backend: await openBackend("reference") }, ...(await computingBackends())];
 
 describe.each(opsFolders())("torch's ops, $name", ({ path }) => {
   const { cases } = readJson(`${path}/index.json`) as { cases: Case[] };
@@ -28,7 +29,7 @@ describe.each(opsFolders())("torch's ops, $name", ({ path }) => {
   test("every op has an adapter", () => {
     expect(ours.map(({ op }) => op).filter((op) => !ADAPTERS[op])).toEqual([]);
   });
-  describe.each(backends)("$name", (backend) => {
+  describe.each(backends)("$title", ({ backend }) => {
     test.each(ours)("$name", (each) => {
       using _ = new Scope();
       compare(each, stored, backend);

@@ -38,12 +38,20 @@ import {
   takeRows,
   tensor,
 } from "@neolog/tensor";
-import { type Drawn, broadcastable, drawn, positiveSizes, shapes } from "@neolog/tensor/testing";
+import {
+  type Drawn,
+  broadcastable,
+  computingBackends,
+  drawn,
+  expectClose,
+  positiveSizes,
+  shapes,
+} from "@neolog/tensor/testing";
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { GradientError } from "./backward.ts";
 import { checkpoint } from "./checkpoint.ts";
-import { gradcheck } from "./gradcheck.ts";
+import { gradcheck, gradientsOf } from "./gradcheck.ts";
 import { fusedReference } from "./testing/backends.ts";
 import { VJP } from "./vjp/index.ts";
 
@@ -83,7 +91,7 @@ const apart = (op: PointwiseName): CaseMaker => binary(op, fc.integer({ min: -2,
 
 /** x with every element different by at least 1/size, so that no extreme is shared. */
 const spread = (x: Tensor): Tensor =>
-  add(mul(x, 1e-3), reshape(mul(arange(x.size, "float64", x.backend), 0.37), x.shape));
+  add(mul(x, 1e-3), reshape(mul(arange(x.size, x.dtype, x.backend), 0.37), x.shape));
 
 const someAxes = (rank: number): fc.Arbitrary<number[]> => fc.subarray(Array.from({ length: rank }, (_, i) => i));
 const reduction = (f: (x: Tensor, axes: readonly number[]) => Tensor): CaseMaker =>
@@ -299,6 +307,31 @@ describe("the gradient agrees with differences", () => {
   test.each(Object.entries(CASES))("%s", (_, cases) => checkAll(cases, backend));
   test.each(FUSED)("%s, of the fused kernel", (op) => checkAll(CASES[op], withKernels));
 });
+
+/** Of the largest gradient, as recorded gradients are compared; what was seen, in layerNorm, is below 4e-6. */
+const SINGLE = 2e-5;
+const casesInFloat32 = Object.entries(CASES).filter(([op]) => op !== "cast"); // to float64 and back
+
+describe.each(await computingBackends())(
+  "the gradient in float32 is that of float64, $title",
+  ({ backend: tested }) => {
+    test.each(casesInFloat32)("%s", (_, cases) => {
+      fc.assert(
+        fc.property(cases, ({ inputs, f }) => {
+          using _ = new Scope();
+          const narrow = inputs.map((x) => x.on(tested, "float32"));
+          const wide = narrow.map((x) => tensor(Float64Array.from(x.dataSync()), x.shape, "float64", backend));
+          const expected = gradientsOf(f, wide);
+          gradientsOf(f, narrow).forEach((gradient, k) => {
+            const largest = Math.max(1, ...expected[k]!.map(Math.abs));
+            expectClose(gradient, expected[k]!, { absolute: SINGLE * largest });
+          });
+        }),
+        { numRuns: 25 },
+      );
+    });
+  },
+);
 
 describe("gradcheck", () => {
   test("finds a wrong rule, and names the element", () => {

@@ -48,8 +48,8 @@ export function gradcheck(
 /** What the output is multiplied with before it is summed, so that no two of its elements count the same. */
 const weights = (y: Tensor): Tensor => randn(y.shape, 1, y.dtype, y.backend);
 
-/** The gradient of each input, zeros where none arrives. */
-function gradientsOf(f: (...inputs: Tensor[]) => Tensor, inputs: readonly Tensor[]): Float64Array[] {
+/** The gradient of a random projection of f's output at each input, zeros where none arrives. */
+export function gradientsOf(f: (...inputs: Tensor[]) => Tensor, inputs: readonly Tensor[]): Float64Array[] {
   const leaves = inputs.map((x) => {
     const leaf = detach(x);
     leaf.requiresGrad = true;
