@@ -3,6 +3,7 @@ import { backward } from "@neolog/autograd";
 import { openCheckpoint, openFolder, readBytes } from "@neolog/checkpoint";
 import { adoptStateDict, stateDict } from "@neolog/nn";
 import { Scope, openBackend, setDefaultBackend } from "@neolog/tensor";
+import { computingBackends } from "@neolog/tensor/testing";
 import { beforeAll, describe, expect, test } from "vitest";
 import { AutoModelForCausalLM } from "./autoModel.ts";
 import type { CausalLM, ModelInputs } from "./causalLm.ts";
@@ -31,11 +32,15 @@ const known = (name: string): boolean =>
   Object.keys(ARCHITECTURES).some((type) => name === type || name.startsWith(`${type}_`));
 const names = readdirSync(path).filter((name) => known(name) && existsSync(`${path}/${name}/base`));
 
-/** Every model on the cpu backend, one on the oracle. */
-const runs = [...names.map((name) => ({ name, backend: "cpu" })), { name: "gpt2", backend: "reference" }];
+/** Every model on every backend that people compute on, one on the oracle. */
+const backends = await computingBackends();
+const runs = [
+  ...backends.flatMap((on) => names.map((name) => ({ name, ...on }))),
+  { name: "gpt2", title: "reference", backend: await openBackend("reference") },
+];
 
-describe.each(runs)("golden $name on $backend", ({ name, backend }) => {
-  beforeAll(async () => setDefaultBackend(await openBackend(backend)));
+describe.each(runs)("golden $name on $title", ({ name, backend }) => {
+  beforeAll(() => setDefaultBackend(backend));
   const folder = `${path}/${name}`;
   const load = (): Promise<CausalLM> => AutoModelForCausalLM.fromPretrained(`${folder}/base`);
 

@@ -1,8 +1,9 @@
 import { AdamW, backward, checkpoint } from "@neolog/autograd";
 import { type CausalLM, AutoModelForCausalLM } from "@neolog/models";
 import { Linear } from "@neolog/nn";
-import { Scope, type Tensor, defaultBackend, tensor } from "@neolog/tensor";
-import { describe, expect, test } from "vitest";
+import { Scope, type Tensor, defaultBackend, setDefaultBackend, tensor } from "@neolog/tensor";
+import { computingBackends } from "@neolog/tensor/testing";
+import { beforeAll, describe, expect, test } from "vitest";
 import {
   type AdapterError,
   PeftModel,
@@ -76,7 +77,15 @@ const embed = (peft: PeftModel, ids: number[]): ArrayLike<number> => {
   return embeddingOf(peft).forward(Int32Array.from(ids)).dataSync();
 };
 
-describe.each(NAMES)("acceptance, %s", (name) => {
+/** All bases on wasm, one on cpu. */
+const backends = await computingBackends();
+const runs = backends.flatMap((on) =>
+  NAMES.filter((name) => on.backend.name === "wasm" || name === "llama tied").map((name) => ({ name, ...on })),
+);
+
+describe.each(runs)("acceptance, $name on $title", ({ name, backend }) => {
+  beforeAll(() => setDefaultBackend(backend));
+
   test("A-1: a saved adapter on a fresh base changes its ids and leaves the table", async () => {
     const peft = withRows(makeBase(name));
     const base = makeBase(name);

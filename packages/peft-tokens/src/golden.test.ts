@@ -3,9 +3,10 @@ import { fileURLToPath } from "node:url";
 import { AdamW, SGD, backward, clipGradNorm, schedule } from "@neolog/autograd";
 import { openFolder, openSafetensors, toTypedArray } from "@neolog/checkpoint";
 import { AutoModelForCausalLM, type CausalLM, type ModelInputs } from "@neolog/models";
-import { Scope, assign, tensor } from "@neolog/tensor";
+import { Scope, assign, setDefaultBackend, tensor } from "@neolog/tensor";
+import { computingBackends } from "@neolog/tensor/testing";
 import { compareBufferSources } from "typed-array-utils";
-import { describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { AdapterError, PeftModel, TrainableTokensConfig, getPeftModel, tokenParameters } from "./index.ts";
 
 const root = fileURLToPath(new URL("../../..", import.meta.url));
@@ -52,7 +53,11 @@ const within = (actual: ArrayLike<number>, expected: ArrayLike<number>, atol: nu
   Array.from(actual).every((x, i) => Math.abs(x - expected[i]!) <= atol + rtol * Math.abs(expected[i]!));
 const silent = { onWarning: ({ message }: { message: string }) => expect.fail(message) };
 
-describe.each(names)("golden %s", (name) => {
+const backends = await computingBackends();
+const runs = backends.flatMap((on) => names.map((name) => ({ name, ...on })));
+
+describe.each(runs)("golden $name on $title", ({ name, backend }) => {
+  beforeAll(() => setDefaultBackend(backend));
   const folder = `${models}/${name}`;
   const { tt, multi } = json(`${folder}/peft.json`);
   const cases: Record<string, ModelInputs> = json(`${folder}/inputs.json`).cases;
@@ -216,39 +221,46 @@ describe.each(names)("golden %s", (name) => {
 });
 
 const real = `${root}../shared/real`;
-test.skipIf(!existsSync(real))("real: 60 steps of two new tokens on stories260K follow PEFT's", async () => {
-  const trace = json(`${real}/stories260K_adapters/new_token/trace.json`);
-  const { batches } = json(`${real}/stories260K_adapters/new_token/batches.json`) as { batches: number[][][] };
-  const expected = await read(`${real}/stories260K_adapters/new_token`, "trace.safetensors");
-  const model = await AutoModelForCausalLM.fromPretrained(`${real}/stories260K`);
-  model.resizeTokenEmbeddings(514);
-  const peft = getPeftModel(
-    model,
-    new TrainableTokensConfig({ token_indices: trace.token_indices, target_modules: ["embed_tokens"] }),
-    silent,
-  );
-  const [delta] = tokenParameters(peft);
-  const { lr, betas, eps, weight_decay, steps } = trace.plan;
-  const optimizer = new AdamW([delta!], { lr, betas, eps, weight_decay });
-  for (let step = 0; step < steps; step++) {
-    using _step = new Scope();
-    const input_ids = batches[step % batches.length]!;
-    const { loss } = peft.forward({ input_ids, labels: input_ids });
-    expect(Math.abs((await loss!.item()) - trace.loss[step]), `loss ${step}`).toBeLessThanOrEqual(2e-4);
-    backward(loss!);
-    optimizer.step();
-    for (const [key, { data }] of expected) {
-      if (key.includes(`step${step + 1}/`))
-        expect(within(delta!.dataSync(), data, 20 * (trace.abs_error_rows[step + 1] ?? 0) + 2e-5), key).toBe(true);
-    }
-  }
-  for (const { prompt_ids, output_ids } of trace.greedy_after) {
-    const [ids] = await peft.generate({
-      input_ids: [prompt_ids],
-      max_new_tokens: output_ids.length - prompt_ids.length,
-      eos_token_id: null,
+describe.skipIf(!existsSync(real)).each(backends.filter(({ backend }) => backend.name === "wasm"))(
+  "real, on $title",
+  ({ backend }) => {
+    beforeAll(() => setDefaultBackend(backend));
+
+    test("60 steps of two new tokens on stories260K follow PEFT's", async () => {
+      const trace = json(`${real}/stories260K_adapters/new_token/trace.json`);
+      const { batches } = json(`${real}/stories260K_adapters/new_token/batches.json`) as { batches: number[][][] };
+      const expected = await read(`${real}/stories260K_adapters/new_token`, "trace.safetensors");
+      const model = await AutoModelForCausalLM.fromPretrained(`${real}/stories260K`);
+      model.resizeTokenEmbeddings(514);
+      const peft = getPeftModel(
+        model,
+        new TrainableTokensConfig({ token_indices: trace.token_indices, target_modules: ["embed_tokens"] }),
+        silent,
+      );
+      const [delta] = tokenParameters(peft);
+      const { lr, betas, eps, weight_decay, steps } = trace.plan;
+      const optimizer = new AdamW([delta!], { lr, betas, eps, weight_decay });
+      for (let step = 0; step < steps; step++) {
+        using _step = new Scope();
+        const input_ids = batches[step % batches.length]!;
+        const { loss } = peft.forward({ input_ids, labels: input_ids });
+        expect(Math.abs((await loss!.item()) - trace.loss[step]), `loss ${step}`).toBeLessThanOrEqual(2e-4);
+        backward(loss!);
+        optimizer.step();
+        for (const [key, { data }] of expected) {
+          if (key.includes(`step${step + 1}/`))
+            expect(within(delta!.dataSync(), data, 20 * (trace.abs_error_rows[step + 1] ?? 0) + 2e-5), key).toBe(true);
+        }
+      }
+      for (const { prompt_ids, output_ids } of trace.greedy_after) {
+        const [ids] = await peft.generate({
+          input_ids: [prompt_ids],
+          max_new_tokens: output_ids.length - prompt_ids.length,
+          eos_token_id: null,
+        });
+        expect(ids).toEqual(output_ids);
+      }
     });
-    expect(ids).toEqual(output_ids);
-  }
-});
+  },
+);
 if (!existsSync(real)) console.log("skipped: ../shared/real is absent");

@@ -1,9 +1,10 @@
 import { AdamW, backward } from "@neolog/autograd";
 import { AutoModelForCausalLM, type CausalLM } from "@neolog/models";
 import { stateDict } from "@neolog/nn";
-import { Scope, type Tensor, assign, cat, defaultBackend, persist, tensor } from "@neolog/tensor";
+import { Scope, type Tensor, assign, cat, persist, setDefaultBackend, tensor } from "@neolog/tensor";
+import { computingBackends } from "@neolog/tensor/testing";
 import fc from "fast-check";
-import { expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { AdapterError, ConfigError, PeftModel, TrainableTokensConfig, getPeftModel, tokenParameters } from "./index.ts";
 
 const VOCAB = 9;
@@ -20,8 +21,8 @@ const INPUT = {
     [3, 4, 8, 6, 0, 3],
   ],
 };
-/** NEOLOG_SEQUENCES makes the run longer. */
-const SEQUENCES = Number(process.env["NEOLOG_SEQUENCES"] ?? 300);
+/** On each backend; NEOLOG_SEQUENCES makes the run longer. */
+const SEQUENCES = Number(process.env["NEOLOG_SEQUENCES"] ?? 100);
 
 const config = (tied: boolean) => ({
   model_type: "llama",
@@ -381,72 +382,78 @@ const total = (values: readonly number[]): number => values.reduce((a, b) => a +
 const keyRank = (all: ReadonlyMap<string, Tensor>, t: Tensor): number =>
   [...all].find(([, x]) => x === t)![0].includes("embed_tokens") ? 0 : 1;
 
-test("P-1 to P-21: any sequence of commands leaves what a dense table says", { timeout: 300_000 }, async () => {
-  const seed = Number(process.env["NEOLOG_SEED"] ?? Date.now() % 2 ** 31);
-  console.log(`adapter state machine: ${SEQUENCES} sequences, NEOLOG_SEED=${seed}`);
-  await fc.assert(
-    fc.asyncProperty(
-      fc.boolean(),
-      fc.boolean(),
-      fc.array(command, { maxLength: 30 }),
-      async (tied, bothEnds, commands) => {
-        const live = defaultBackend().live;
-        const machine = new Machine(tied, bothEnds);
-        machine.check();
-        for (const c of commands) {
-          await machine.run(c);
+const backends = await computingBackends();
+
+describe.each(backends)("adapters on $title", ({ title, backend }) => {
+  beforeAll(() => setDefaultBackend(backend));
+
+  test("P-1 to P-21: any sequence of commands leaves what a dense table says", { timeout: 300_000 }, async () => {
+    const seed = Number(process.env["NEOLOG_SEED"] ?? Date.now() % 2 ** 31);
+    console.log(`adapter state machine on ${title}: ${SEQUENCES} sequences, NEOLOG_SEED=${seed}`);
+    await fc.assert(
+      fc.asyncProperty(
+        fc.boolean(),
+        fc.boolean(),
+        fc.array(command, { maxLength: 30 }),
+        async (tied, bothEnds, commands) => {
+          const { live } = backend;
+          const machine = new Machine(tied, bothEnds);
           machine.check();
-        }
-        machine.dispose();
-        expect(defaultBackend().live).toBe(live); // P-27
-      },
-    ),
-    { numRuns: SEQUENCES, seed },
-  );
-});
-
-test("P-14: merging twice is merging once, and disjoint adapters merge in any order", async () => {
-  const merged = async (order: Name[]): Promise<Float32Array[]> => {
-    const machine = new Machine(true, false);
-    machine.peft.addAdapter("c", machine.config("c", false), { seed: 5 });
-    machine.peft.setAdapter(["default", "c"]);
-    for (const name of [...order, order[0]!]) await machine.peft.mergeAdapter({ adapterNames: [name] });
-    return machine.tablesOf(machine.base);
-  };
-  expect(await merged(["default", "c"])).toEqual(await merged(["c", "default"]));
-});
-
-test.each([true, false])(
-  "P-20: without adapters, or with none of them merged, the base is left (tied %s)",
-  async (tied) => {
-    for (const leave of [
-      async (peft: PeftModel) => {
-        for (const name of Object.keys(peft.peftConfig)) peft.deleteAdapter(name);
-      },
-      async (peft: PeftModel) => peft.unload(),
-      async (peft: PeftModel) => peft.mergeAndUnload({ adapterNames: [] }),
-    ]) {
-      const machine = new Machine(tied, true);
-      const before = machine.expectedLogits([]);
-      machine.peft.addAdapter("c", machine.config("c", false));
-      machine.step();
-      await leave(machine.peft);
-      expect(machine.base.forward(INPUT).logits.dataSync()).toEqual(before);
-      expect(machine.tablesOf(machine.base)).toEqual(machine.model.tables);
-    }
-  },
-);
-
-test("P-19: permuting token_indices together with rows changes no logit", () => {
-  const machine = new Machine(true, false);
-  const order = [7, 2, 5, 1];
-  const logits = [order, order.toReversed()].map((ids) => {
-    const base = AutoModelForCausalLM.fromConfig(config(true), { seed: 3, std: 0.5 });
-    const peft = getPeftModel(base, new TrainableTokensConfig({ token_indices: ids }), { onWarning: () => {} });
-    const [delta] = tokenParameters(peft);
-    assign(delta!, persist(cat(ids.map((id) => tensor([id, -id, 0.1 * id, 1], [1, HIDDEN])))));
-    return peft.forward(INPUT).logits.dataSync();
+          for (const c of commands) {
+            await machine.run(c);
+            machine.check();
+          }
+          machine.dispose();
+          expect(backend.live).toBe(live); // P-27
+        },
+      ),
+      { numRuns: SEQUENCES, seed },
+    );
   });
-  expect(logits[0]).toEqual(logits[1]);
-  machine.dispose();
+
+  test("P-14: merging twice is merging once, and disjoint adapters merge in any order", async () => {
+    const merged = async (order: Name[]): Promise<Float32Array[]> => {
+      const machine = new Machine(true, false);
+      machine.peft.addAdapter("c", machine.config("c", false), { seed: 5 });
+      machine.peft.setAdapter(["default", "c"]);
+      for (const name of [...order, order[0]!]) await machine.peft.mergeAdapter({ adapterNames: [name] });
+      return machine.tablesOf(machine.base);
+    };
+    expect(await merged(["default", "c"])).toEqual(await merged(["c", "default"]));
+  });
+
+  test.each([true, false])(
+    "P-20: without adapters, or with none of them merged, the base is left (tied %s)",
+    async (tied) => {
+      for (const leave of [
+        async (peft: PeftModel) => {
+          for (const name of Object.keys(peft.peftConfig)) peft.deleteAdapter(name);
+        },
+        async (peft: PeftModel) => peft.unload(),
+        async (peft: PeftModel) => peft.mergeAndUnload({ adapterNames: [] }),
+      ]) {
+        const machine = new Machine(tied, true);
+        const before = machine.expectedLogits([]);
+        machine.peft.addAdapter("c", machine.config("c", false));
+        machine.step();
+        await leave(machine.peft);
+        expect(machine.base.forward(INPUT).logits.dataSync()).toEqual(before);
+        expect(machine.tablesOf(machine.base)).toEqual(machine.model.tables);
+      }
+    },
+  );
+
+  test("P-19: permuting token_indices together with rows changes no logit", () => {
+    const machine = new Machine(true, false);
+    const order = [7, 2, 5, 1];
+    const logits = [order, order.toReversed()].map((ids) => {
+      const base = AutoModelForCausalLM.fromConfig(config(true), { seed: 3, std: 0.5 });
+      const peft = getPeftModel(base, new TrainableTokensConfig({ token_indices: ids }), { onWarning: () => {} });
+      const [delta] = tokenParameters(peft);
+      assign(delta!, persist(cat(ids.map((id) => tensor([id, -id, 0.1 * id, 1], [1, HIDDEN])))));
+      return peft.forward(INPUT).logits.dataSync();
+    });
+    expect(logits[0]).toEqual(logits[1]);
+    machine.dispose();
+  });
 });
