@@ -4,7 +4,8 @@ import { BackendError } from "../../errors.ts";
 import * as plain from "../cpu/index.ts";
 import { Engine } from "./engine.ts";
 import { detectFeatures, hasSimd, setV8Flags } from "./features.ts";
-import type { MemoryReport, WasmBuffer } from "./heap.ts";
+import type { MemoryReport, Placement, WasmBuffer } from "./heap.ts";
+import { describeBackend } from "./info.ts";
 import { copy } from "./kernels/copy.ts";
 import { fusedKernels } from "./kernels/fused.ts";
 import { matmul } from "./kernels/matmul.ts";
@@ -12,16 +13,8 @@ import { pointwise } from "./kernels/pointwise.ts";
 import { reduce } from "./kernels/reduce.ts";
 import { addRows, takeRows } from "./kernels/rows.ts";
 import { MAX_THREADS } from "./layoutOfMemory.ts";
+import { type WasmOptions, checkOptions } from "./options.ts";
 import { canShareMemory, coreCount } from "./platform.ts";
-
-export interface WasmOptions {
-  /** Threads, the calling one included; as many as there are cores by default. */
-  readonly threads?: number;
-  /** Bytes of buffers at most; unlimited by default. */
-  readonly maxBytes?: number;
-  /** Set V8's flags for faster kernels, for the whole process; off by default. Ask before anything of WebAssembly is compiled. */
-  readonly v8Flags?: boolean;
-}
 
 /**
  * SIMD WebAssembly on all cores. Kernels are generated from TypeScript when they are first needed; the little that has none
@@ -33,27 +26,25 @@ export class WasmBackend implements Backend {
   readonly dtypes: readonly DType[] = ["float32", "int32", "bfloat16", "float16"];
   readonly fused: NonNullable<Backend["fused"]>;
   readonly #engine: Engine;
+  readonly #asked: number | null;
   readonly #flags: readonly string[];
 
-  /** Throws BackendError where WebAssembly has no SIMD, or for a number of threads that cannot be. */
-  constructor({ threads, maxBytes = Infinity, v8Flags = false }: WasmOptions = {}) {
+  /** `placement` is for tests. Throws BackendError where WebAssembly has no SIMD, or for options that cannot be. */
+  constructor(options: WasmOptions = {}, placement?: Placement) {
+    checkOptions(options);
     if (!hasSimd()) throw new BackendError("wasm: WebAssembly with SIMD and shared memory must be here; use cpu");
-    if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= MAX_THREADS))
-      throw new BackendError(`wasm: threads must be an integer from 1 to ${MAX_THREADS}, got ${threads}`);
+    const { threads, maxBytes = Infinity, v8Flags = false } = options;
+    this.#asked = threads ?? null;
     this.#flags = v8Flags ? setV8Flags() : [];
     const all = canShareMemory() ? (threads ?? Math.min(coreCount(), MAX_THREADS)) : 1;
-    this.#engine = new Engine(detectFeatures(), all, maxBytes);
+    this.#engine = new Engine(detectFeatures(), all, maxBytes, placement);
     this.fused = fusedKernels(this.#engine);
   }
 
   get info(): Readonly<Record<string, string | number | boolean>> {
-    const { features, pool } = this.#engine;
-    return {
-      name: "wasm",
-      threads: pool.threads,
-      fusedMultiplyAdd: features.madd,
-      v8Flags: this.#flags.join(" ") || "none",
-    };
+    const { features, pool, tile } = this.#engine;
+    const [asked, flags, canShare] = [this.#asked, this.#flags, canShareMemory()];
+    return describeBackend({ features, asked, alive: pool.alive, canShare, flags, tile });
   }
   get live(): number {
     return this.#engine.heap.live;

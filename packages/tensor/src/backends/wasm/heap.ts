@@ -9,6 +9,8 @@ const PAGE = 65_536;
 /** Memory grows by at least this much. */
 const GROWTH = 32 << 20;
 const LARGE = 1 << 20;
+/** A buffer lies in one memory, whose last page stays unused. */
+const MAX_BYTES = (MAX_PAGES - 1) * PAGE;
 /** What the first memory takes of weights of half size, and of anything large: the rest is for what is computed. */
 const HALVES_IN_FIRST = 1.5 * 2 ** 30;
 const LARGE_IN_FIRST = 3.5 * 2 ** 30;
@@ -176,7 +178,9 @@ export class Heap {
     this.#threads = threads;
     this.#maxBytes = maxBytes;
     this.#placement = placement;
-    this.#addMemory();
+    const first = this.#newMemory();
+    if (!first) throw new BackendError("wasm: a shared memory must be to be had, the engine gave none; use cpu");
+    this.memories.push(first);
   }
 
   get live(): number {
@@ -197,7 +201,7 @@ export class Heap {
 
   allocate(dtype: DType, length: number): WasmBuffer {
     const bytes = length * BYTES_PER_ELEMENT[dtype];
-    if (this.#bytes + bytes > this.#maxBytes) throw this.#full(dtype, length, bytes);
+    if (this.#bytes + bytes > this.#maxBytes || bytes > MAX_BYTES) throw this.#full(dtype, length, bytes);
     const first = this.#placement(dtype, bytes, this.#firstBytes);
     const buffer = this.#place(dtype, length, bytes, first) ?? this.#place(dtype, length, bytes, 0);
     if (!buffer) throw this.#full(dtype, length, bytes);
@@ -222,19 +226,17 @@ export class Heap {
       const address = memory.allocate(bytes);
       if (address > 0) return new WasmBuffer(dtype, length, memory, address);
     }
-    const memory = this.#addMemory();
+    const memory = this.#newMemory();
     const address = memory?.allocate(bytes) ?? 0;
-    return memory && address > 0 ? new WasmBuffer(dtype, length, memory, address) : null;
+    if (!memory || address === 0) return null;
+    this.memories.push(memory);
+    return new WasmBuffer(dtype, length, memory, address);
   }
-  #addMemory(): WasmMemory | null {
+  #newMemory(): WasmMemory | null {
     try {
-      const memory = new WasmMemory(this.memories.length, this.#threads);
-      this.memories.push(memory);
-      return memory;
-    } catch (error) {
-      if (this.memories.length === 0)
-        throw new BackendError(`wasm: a shared memory must be to be had, got ${(error as Error).message}`);
-      return null;
+      return new WasmMemory(this.memories.length, this.#threads);
+    } catch {
+      return null; // RangeError: the engine gives no more address space
     }
   }
   #full(dtype: DType, length: number, bytes: number): BackendError {
