@@ -34,7 +34,7 @@ export async function compare(options: Options): Promise<void> {
       const root = revision === "." ? ROOT : build(revision, join(folder, String(i)));
       return options.threads.map((threads) => specOf(revision, root, threads, options));
     });
-    const roofs = Roofs.measure(options.threads);
+    const roofs = await Roofs.measure(options);
     const contenders = await startAll(specs, options);
     try {
       for (const c of cases) {

@@ -15,8 +15,19 @@ export function commit(): string {
   }
 }
 
+/** A machine that does nothing else takes less than this for itself. */
+const QUIET = 0.06;
+
+/** Waits until other programs leave the machine alone, so many seconds at most; the share that they still take. */
+export async function quiet(seconds: number): Promise<number> {
+  const end = performance.now() + seconds * 1000;
+  let busy = await busyShare();
+  while (busy > QUIET && performance.now() < end) busy = await busyShare();
+  return busy;
+}
+
 /** The share of all cores' time that was used over 100 ms: while the suite's own processes sleep, by others. */
-export async function busyShare(): Promise<number> {
+async function busyShare(): Promise<number> {
   const before = coreTimes();
   await new Promise((resolve) => setTimeout(resolve, 100));
   const after = coreTimes();

@@ -1,7 +1,7 @@
 import { type Case, nameOf } from "./case.ts";
 import type { Contender } from "./contender.ts";
 import { spreadOf } from "./figure.ts";
-import { busyShare } from "./machine.ts";
+import { quiet } from "./machine.ts";
 import type { Options } from "./options.ts";
 
 /** What one contender needed for a case. */
@@ -17,8 +17,6 @@ export interface Result {
 
 /** Between two contenders: threads that spin for work go to sleep. */
 const SETTLE_MS = 25;
-/** A machine that does nothing else takes less than this for itself. */
-const QUIET = 0.06;
 /** A contender whose call takes seconds is done after a few. */
 const ENOUGH_MS = 4000;
 const FEWEST_ROUNDS = 3;
@@ -54,14 +52,6 @@ export async function race(c: Case, contenders: readonly Contender[], options: O
     maxRss: peaks.get(contender)!,
     disturbance,
   }));
-}
-
-/** Waits until other programs leave the machine alone, so many seconds at most; the share that they still take. */
-async function quiet(seconds: number): Promise<number> {
-  const end = performance.now() + seconds * 1000;
-  let busy = await busyShare();
-  while (busy > QUIET && performance.now() < end) busy = await busyShare();
-  return busy;
 }
 
 async function prepareAll(c: Case, contenders: readonly Contender[]): Promise<Contender[]> {

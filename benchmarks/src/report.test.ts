@@ -30,11 +30,11 @@ describe("a figure", () => {
   });
 });
 
-test("without a compiler the stored roof stands in, and says so", () => {
+test("without a compiler the stored roof stands in, and says so", async () => {
   const before = process.env["CC"];
   process.env["CC"] = "no-such-compiler";
   try {
-    const roofs = Roofs.measure([1]);
+    const roofs = await Roofs.measure({ threads: [1], wait: 0 });
     expect(roofs.of(PRODUCT, 1, 256)).toMatchObject({ name: "256-bit FMA", value: 117.1, measured: false });
     expect(roofs.of({ ...PRODUCT, roof: "none" }, 1, 256)).toBeNull();
     expect(roofs.lines()[0]).toContain("no C compiler");

@@ -5,6 +5,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Case } from "./case.ts";
 import type { Roof } from "./figure.ts";
+import { quiet } from "./machine.ts";
+import type { Options } from "./options.ts";
 
 const LOOPS = ["fma128", "mulAdd128", "fma256", "readMemory", "addCached", "addMemory"] as const;
 type Loop = (typeof LOOPS)[number];
@@ -28,6 +30,8 @@ const NAMES: Readonly<Record<Loop, string>> = {
   addMemory: "a + b of 60 MiB",
 };
 
+const ROUNDS = 3;
+
 /** What the processor can do at most, by native loops. */
 export class Roofs {
   readonly #rates: ReadonlyMap<number, Rates>;
@@ -38,8 +42,8 @@ export class Roofs {
     this.measured = measured;
   }
 
-  /** Compiles roof/roof.c and runs it thrice; without a compiler the stored rates, which are another machine's. */
-  static measure(threadCounts: readonly number[]): Roofs {
+  /** Compiles roof/roof.c and runs it a few times; without a compiler the stored rates, which are another machine's. */
+  static async measure({ threads: counts, wait }: Pick<Options, "threads" | "wait">): Promise<Roofs> {
     const source = fileURLToPath(new URL("../roof/roof.c", import.meta.url));
     const folder = mkdtempSync(join(tmpdir(), "neolog-roof-"));
     try {
@@ -47,12 +51,16 @@ export class Roofs {
       execFileSync(process.env["CC"] ?? "cc", ["-O3", "-march=native", "-pthread", source, "-o", program], {
         stdio: ["ignore", "ignore", "ignore"],
       });
-      const run = (threads: number): Rates =>
-        JSON.parse(execFileSync(program, [String(threads)], { encoding: "utf8" })) as Rates;
-      return new Roofs(
-        new Map(threadCounts.map((threads) => [threads, highest([1, 2, 3].map(() => run(threads)))])),
-        true,
-      );
+      const rates = new Map<number, Rates>();
+      for (const threads of counts) {
+        const runs: Rates[] = [];
+        for (let round = 0; round < ROUNDS; round++) {
+          await quiet(wait);
+          runs.push(JSON.parse(execFileSync(program, [String(threads)], { encoding: "utf8" })) as Rates);
+        }
+        rates.set(threads, highest(runs));
+      }
+      return new Roofs(rates, true);
     } catch {
       return new Roofs(new Map(), false);
     } finally {

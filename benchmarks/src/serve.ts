@@ -15,7 +15,7 @@ export interface Prepared {
 /** Makes a case ready, or answers null where it has none like it. */
 export type Prepare = (c: Case) => Prepared | null | Promise<Prepared | null>;
 
-/** The contender's side of the protocol: answers requests on stdin until it ends. */
+/** The contender's side of the protocol: answers requests on stdin until it ends, then ends the process and its threads. */
 export async function serve(hello: Hello, prepare: Prepare): Promise<void> {
   say({ hello });
   let current: Prepared | null = null;
@@ -37,6 +37,7 @@ export async function serve(hello: Hello, prepare: Prepare): Promise<void> {
       say({ error: error instanceof Error ? (error.stack ?? error.message) : String(error) });
     }
   }
+  process.exit(0);
 }
 
 /** Says that a package is not installed, and ends. */

@@ -13,7 +13,7 @@ export async function benchKernels(options: Options): Promise<void> {
   const loads = matches("fromPretrained", options.filter);
   const { dir, bytes } = loads ? checkpointFolder("gpt2") : { dir: "", bytes: 0 };
   const cases = kernelCases(dir, bytes).filter((c) => matches(nameOf(c), options.filter));
-  const roofs = Roofs.measure(options.threads);
+  const roofs = await Roofs.measure(options);
   for (const line of roofs.lines()) report.note(line);
   const contenders = await startAll([...ours(options), ...peers(options)], options);
   try {
@@ -26,7 +26,7 @@ export async function benchKernels(options: Options): Promise<void> {
     for (const contender of contenders) contender.stop();
   }
   report.note("\nthe roof again, after all cases:");
-  for (const line of Roofs.measure(options.threads).lines()) report.note(line);
+  for (const line of (await Roofs.measure(options)).lines()) report.note(line);
 }
 
 /** What sharing costs: the time on two threads less half of that on one. */

@@ -13,7 +13,7 @@ import { SHAPES, type Shape, type ShapeName } from "./shapes.ts";
 export async function benchStep(options: Options): Promise<void> {
   const report = new Report(options);
   const shapes = options.shape === "" ? (["tiny", "gpt2"] as const) : [known(options.shape)];
-  const roofs = Roofs.measure(options.threads);
+  const roofs = await Roofs.measure(options);
   for (const shape of shapes) {
     const contenders = await startAll(contendersFor(shape, options), options);
     try {
