@@ -12,12 +12,14 @@ export const GEMV_ROWS = 4;
 /** Columns of B whose sums stay in the first cache. */
 export const GEMV_COLUMNS = 1024;
 /** Elements of a row that one step reads. */
-const STEP = 8;
+const STEP = 16;
+/** Bytes of a row up to which it pays to touch the next rows: longer ones the processor prefetches well by itself. */
+const SHORT_ROW = 4096;
 
 /**
  * out[r] = Σ_k x[k]·w[r, k], with the sums of gemm: a vector of sums is the phases of a block. w [rows, k] lies with k contiguous; item
- * i is rows 4·i to 4·i + 3. Meanwhile the rows of the next item are touched line by line: one ascending stream, which the processor
- * prefetches, where the short ones of the rows at hand are read at a third of the speed of memory.
+ * i is rows 4·i to 4·i + 3. Where rows are short, those of the next item are touched meanwhile, line by line: one ascending stream,
+ * which the processor prefetches, where four short ones are read at half the speed or less.
  */
 export const gemvRows = (dtype: FloatDType): ModuleDefinition => ({
   build(m, { madd }) {
@@ -31,6 +33,7 @@ export const gemvRows = (dtype: FloatDType): ModuleDefinition => ({
         const [sums, totals] = [f.locals(GEMV_ROWS, "v128"), f.local("v128")];
         const accumulate = (r: number, xs: Expr, ws: Expr): void =>
           f.set(sums[r]!, multiplyAdd(madd, xs, ws, sums[r]!));
+        const short = f.local("i32", op("i32.le_u", rowStep, SHORT_ROW));
         f.for(item, from, to, 1, () => {
           const row = f.local("i32", mul(item, GEMV_ROWS));
           const count = remaining(f, rows, row, GEMV_ROWS);
@@ -49,17 +52,21 @@ export const gemvRows = (dtype: FloatDType): ModuleDefinition => ({
             const whole = f.local("i32", op("i32.and", length, -STEP));
             for (const sum of sums) f.set(sum, f32x4(0));
             f.for(p, 0, whole, STEP, () => {
-              for (const half of [0, 1]) {
-                // a branch that is never taken: TurboFan would move the loads of both halves here, and run out of registers
+              for (let quarter = 0; quarter < STEP / 4; quarter++) {
+                // a branch that is never taken: TurboFan would move the loads of all quarters here, and run out of registers
                 f.block(() => {
                   f.leaveIf(op("i32.eqz", xs), 0);
-                  const four = f.local("v128", load("v128.load", xs, 16 * half));
-                  pointers.forEach((pointer, r) => accumulate(r, four, loadFour(f, dtype, pointer, 4 * half * bytes)));
+                  const four = f.local("v128", load("v128.load", xs, 16 * quarter));
+                  pointers.forEach((pointer, r) =>
+                    accumulate(r, four, loadFour(f, dtype, pointer, 4 * quarter * bytes)),
+                  );
                 });
               }
-              for (let line = 0; line < GEMV_ROWS * STEP * bytes; line += 64)
-                f.set(touched, op("i32.xor", touched, load("i32.load", ahead, line)));
-              f.advance(ahead, GEMV_ROWS * STEP * bytes);
+              f.if(short, () => {
+                for (let line = 0; line < GEMV_ROWS * STEP * bytes; line += 64)
+                  f.set(touched, op("i32.xor", touched, load("i32.load", ahead, line)));
+                f.advance(ahead, GEMV_ROWS * STEP * bytes);
+              });
               for (const pointer of pointers) f.advance(pointer, STEP * bytes);
               f.advance(xs, 4 * STEP);
             });
