@@ -1,5 +1,5 @@
 export * from "./arbitraries.ts";
 export * from "./backends.ts";
 export type { Tolerances } from "./bench.ts";
-export { conformance } from "./conformance.ts";
+export { SINGLE_ARITHMETIC, conformance } from "./conformance.ts";
 export * from "./matchers.ts";
