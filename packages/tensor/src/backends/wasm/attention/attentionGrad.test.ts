@@ -15,16 +15,12 @@ const ALL: Wanted = [true, true, true];
 const withGradient = (c: Case): Given[] => [...inputsOf(c), drawn([c.B, c.H, c.T, c.E], 4)];
 
 /** The parts by q, by k and by v, of each query head, of gradients that lie one after the other; empty where not wanted. */
-function parts<A extends ArrayLike<number>>(
-  { B, H, T, S, D, E }: Case,
-  all: A & { slice(from: number, to: number): A },
-  wanted = ALL,
-): A[] {
+function parts<A extends Float32Array | Float64Array>({ B, H, T, S, D, E }: Case, all: A, wanted = ALL): A[] {
   let end = 0;
   return [B * H * T * D, B * H * S * D, B * H * S * E].map((length, i) => {
     const start = end;
     end += wanted[i] ? length : 0;
-    return all.slice(start, end);
+    return all.subarray(start, end) as A;
   });
 }
 
