@@ -3,6 +3,7 @@ import type { DType, TypedArray } from "../../dtype.ts";
 import { BackendError } from "../../errors.ts";
 import * as plain from "../cpu/index.ts";
 import { Engine } from "./engine.ts";
+import { inFirstMemory } from "./foreign.ts";
 import { detectFeatures, hasSimd, setV8Flags } from "./features.ts";
 import type { MemoryReport, Placement, WasmBuffer } from "./heap.ts";
 import { describeBackend } from "./info.ts";
@@ -86,10 +87,14 @@ export class WasmBackend implements Backend {
   }
 
   pointwise(expression: string, out: View, inputs: readonly (View | number)[]): void {
-    if (!pointwise(this.#engine, expression, out, inputs)) plain.pointwise(expression, out, inputs);
+    inFirstMemory(this.#engine, out, inputs, (y, xs) => {
+      if (!pointwise(this.#engine, expression, y, xs)) plain.pointwise(expression, y, xs);
+    });
   }
   reduce(reduction: Reduction, out: View, x: View): void {
-    if (!reduce(this.#engine, reduction, out, x)) plain.reduce(reduction, out, x);
+    inFirstMemory(this.#engine, out, [x], (y, [there]) => {
+      if (!reduce(this.#engine, reduction, y, there as View)) plain.reduce(reduction, y, there as View);
+    });
   }
   matmul(out: View, a: View, b: View): void {
     if (!matmul(this.#engine, out, a, b)) plain.matmul(out, a, b);
