@@ -47,11 +47,14 @@ const isLocal = (x: Operand): boolean => typeof x === "number" || memoryOf(x) ==
 
 /** Adds the elements of a view to what is to be copied of its buffer. */
 function widen(spans: Map<Buffer, Span>, { buffer, layout: { shape, strides, offset } }: View): void {
-  let [start, end] = [offset, offset + Math.min(1, sizeOf(shape))];
-  for (const [axis, stride] of strides.entries()) {
-    const reach = (Math.max(1, shape[axis]!) - 1) * stride;
-    if (reach < 0) start += reach;
-    else end += reach;
+  let [start, end] = [offset, offset];
+  if (sizeOf(shape) > 0) {
+    for (const [axis, stride] of strides.entries()) {
+      const reach = (shape[axis]! - 1) * stride;
+      if (reach < 0) start += reach;
+      else end += reach;
+    }
+    end++;
   }
   const known = spans.get(buffer);
   if (!known) spans.set(buffer, { start, end });
