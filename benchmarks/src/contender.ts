@@ -12,6 +12,14 @@ export interface ContenderSpec {
   readonly env?: Readonly<Record<string, string>>;
 }
 
+/** Of a call over about the milliseconds that were asked for. */
+export interface Sample {
+  /** Mean nanoseconds. */
+  readonly ns: number;
+  /** The most bytes that the process has held. */
+  readonly maxRss: number;
+}
+
 /** A process that runs cases when asked. All but the one that is asked sleep. */
 export class Contender {
   readonly spec: ContenderSpec;
@@ -46,8 +54,7 @@ export class Contender {
     const reply = await this.#ask({ prepare: c });
     return "prepared" in reply ? reply.prepared : null;
   }
-  /** Mean nanoseconds of a call over about `ms` milliseconds, and the most bytes that the process has held. */
-  async sample(ms: number): Promise<{ readonly ns: number; readonly maxRss: number }> {
+  async sample(ms: number): Promise<Sample> {
     const reply = await this.#ask({ sample: ms });
     if (!("ns" in reply)) throw new Error(`${this.spec.name}: a time must be answered, got ${JSON.stringify(reply)}`);
     return reply;

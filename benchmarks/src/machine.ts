@@ -15,10 +15,10 @@ export function commit(): string {
   }
 }
 
-/** A machine that does nothing else takes less than this for itself. */
-const QUIET = 0.06;
+/** A busy core of two is half of the time; clocks tick every 10 ms. */
+export const QUIET = 0.2;
 
-/** Waits until other programs leave the machine alone, so many seconds at most; the share that they still take. */
+/** Waits until other programs leave the machine alone, so many seconds at most; the share that they still take. Takes 40 ms at least. */
 export async function quiet(seconds: number): Promise<number> {
   const end = performance.now() + seconds * 1000;
   let busy = await busyShare();
@@ -26,10 +26,10 @@ export async function quiet(seconds: number): Promise<number> {
   return busy;
 }
 
-/** The share of all cores' time that was used over 100 ms: while the suite's own processes sleep, by others. */
+/** The share of all cores' time that was used over 40 ms: while the suite's own processes sleep, by others. */
 async function busyShare(): Promise<number> {
   const before = coreTimes();
-  await new Promise((resolve) => setTimeout(resolve, 100));
+  await new Promise((resolve) => setTimeout(resolve, 40));
   const after = coreTimes();
   return (after.busy - before.busy) / Math.max(1, after.total - before.total);
 }

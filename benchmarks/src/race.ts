@@ -1,7 +1,7 @@
 import { type Case, nameOf } from "./case.ts";
-import type { Contender } from "./contender.ts";
+import type { Contender, Sample } from "./contender.ts";
 import { spreadOf } from "./figure.ts";
-import { quiet } from "./machine.ts";
+import { QUIET, quiet } from "./machine.ts";
 import type { Options } from "./options.ts";
 
 /** What one contender needed for a case. */
@@ -11,12 +11,10 @@ export interface Result {
   readonly ns: readonly number[];
   /** Bytes that its process has held at most. */
   readonly maxRss: number;
-  /** The share of the machine that other programs took just before the rounds: their median. */
+  /** The share of the machine that other programs took just before and after the samples: the median. */
   readonly disturbance: number;
 }
 
-/** Between two contenders: threads that spin for work go to sleep. */
-const SETTLE_MS = 25;
 /** A contender whose call takes seconds is done after a few. */
 const ENOUGH_MS = 4000;
 const FEWEST_ROUNDS = 3;
@@ -33,15 +31,14 @@ export async function race(c: Case, contenders: readonly Contender[], options: O
   const peaks = new Map<Contender, number>();
   const disturbances: number[] = [];
   for (let round = -1; round < options.rounds; round++) {
-    disturbances.push(await quiet(options.wait));
     for (const contender of runners) {
       const taken = samples.get(contender)!;
       const spent = taken.reduce((sum, ns) => sum + ns / 1e6, 0);
       if (taken.length >= FEWEST_ROUNDS && spent > ENOUGH_MS) continue;
-      await pause(SETTLE_MS);
-      const { ns, maxRss } = await contender.sample(options.sample);
+      const { ns, maxRss, disturbance } = await sampleOf(contender, options);
       if (round >= 0) taken.push(ns);
       peaks.set(contender, maxRss);
+      disturbances.push(disturbance);
     }
   }
   for (const contender of runners) await contender.release();
@@ -52,6 +49,21 @@ export async function race(c: Case, contenders: readonly Contender[], options: O
     maxRss: peaks.get(contender)!,
     disturbance,
   }));
+}
+
+/** A sample with a quiet machine before and after it, where one can be had by waiting and trying again. */
+async function sampleOf(
+  contender: Contender,
+  { sample, wait }: Options,
+): Promise<Sample & { readonly disturbance: number }> {
+  const end = performance.now() + wait * 1000;
+  for (;;) {
+    const left = Math.max(0, (end - performance.now()) / 1000);
+    const before = await quiet(left);
+    const taken = await contender.sample(sample);
+    const disturbance = Math.max(before, await quiet(0));
+    if (disturbance <= QUIET || performance.now() > end) return { ...taken, disturbance };
+  }
 }
 
 async function prepareAll(c: Case, contenders: readonly Contender[]): Promise<Contender[]> {
@@ -72,5 +84,3 @@ async function prepareAll(c: Case, contenders: readonly Contender[]): Promise<Co
   }
   return runners;
 }
-
-const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
