@@ -1,29 +1,44 @@
 import { BackendError } from "../../../errors.ts";
 import type { Engine } from "../engine.ts";
-import { K_BLOCK, N_BLOCK, packedLength } from "./gemm.ts";
+import { N_BLOCK, packedLength } from "./gemm.ts";
 import { TILES, type TileName, leftPacker, multiplier } from "./tiles.ts";
 
-/** How long each tile is tried: the engine compiles it to fast code within the first half. */
-const TRIAL_MS = 6;
+/** Products of one turn of a tile: about a millisecond, or a few before the engine has compiled it to fast code. */
+const TURN = 8;
+/** Turns that a tile gets at least, and without getting faster, before it counts as compiled. */
+const TURNS = 12;
+const PATIENCE = 8;
+const MOST_TURNS = 200;
+/** What is gained by less is noise. */
+const FASTER = 0.97;
 
-/** The fastest tile that multiplies right, on this engine and processor; all tiles compute the same bytes. */
+/**
+ * The fastest tile that multiplies right, on this engine and processor; all tiles compute the same bytes. Tiles take turns until none
+ * gets faster any more: code that the engine has not optimised yet says nothing of what it will be.
+ */
 export function fastestTile(engine: Engine): TileName {
   const names = (Object.keys(TILES) as TileName[]).filter((name) => multipliesRight(engine, name));
   if (names.length === 0) throw new BackendError("wasm: a matrix product must agree with a scalar loop, none did");
-  const times = names.map((name) => trial(engine, name));
+  const times = names.map(() => Infinity);
+  let since = 0;
+  for (let turn = 0; turn < MOST_TURNS && (turn < TURNS || since < PATIENCE); turn++, since++) {
+    names.forEach((name, i) => {
+      const time = fastestOfTurn(engine, name);
+      if (time < FASTER * times[i]!) since = 0;
+      times[i] = Math.min(times[i]!, time);
+    });
+  }
   return names[times.indexOf(Math.min(...times))]!;
 }
 
-/** Milliseconds of the fastest of many products [48, K_BLOCK] · [K_BLOCK, N_BLOCK]. */
-function trial(engine: Engine, tile: TileName): number {
+/** Milliseconds of the fastest of TURN products [48, 384] · [384, N_BLOCK]. */
+function fastestOfTurn(engine: Engine, tile: TileName): number {
   let fastest = Infinity;
-  withProduct(engine, tile, { m: 48, n: N_BLOCK, k: K_BLOCK }, (multiply) => {
-    const started = performance.now();
-    for (let now = started; now - started < TRIAL_MS;) {
+  withProduct(engine, tile, { m: 48, n: N_BLOCK, k: 384 }, (multiply) => {
+    for (let i = 0; i < TURN; i++) {
+      const started = performance.now();
       multiply();
-      const after = performance.now();
-      fastest = Math.min(fastest, after - now);
-      now = after;
+      fastest = Math.min(fastest, performance.now() - started);
     }
   });
   return fastest;
