@@ -1,36 +1,14 @@
 import { adoptStateDict, stateDict } from "@neolog/nn";
 import { ARCHITECTURES, type CausalLM, type PretrainedConfig } from "@neolog/models";
-import {
-  type Backend,
-  Scope,
-  Tensor,
-  cast,
-  defaultBackend,
-  mul,
-  ones,
-  persist,
-  randn,
-  setDefaultBackend,
-} from "@neolog/tensor";
+import { Scope, Tensor, cast, defaultBackend, mul, ones, persist, randn, withShapesOnly } from "@neolog/tensor";
 
 /** As many random weights as are drawn; large ones repeat them. A prime, so that rows of a matrix differ. */
 const DRAWN = 1_000_003;
 
-/** Shapes without elements: torch's meta device. */
-const META = {
-  name: "meta",
-  dtypes: ["float32"],
-  allocate: (dtype, length) => ({ dtype, length }),
-  fill: () => {},
-  free: () => {},
-} satisfies Partial<Backend> as unknown as Backend;
-
 /** A model with random bfloat16 weights that never was float32, on the default backend. */
 export function randomBfloat16Model(config: PretrainedConfig): CausalLM {
   const backend = defaultBackend();
-  setDefaultBackend(META);
-  const model = ARCHITECTURES[config.model_type]!.create(config, "config.json");
-  setDefaultBackend(backend);
+  const model = withShapesOnly(() => ARCHITECTURES[config.model_type]!.create(config, "config.json"));
 
   using _drawn = new Scope();
   const drawn = cast(mul(randn([DRAWN], 1), 0.02), "bfloat16").dataSync();

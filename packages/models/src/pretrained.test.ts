@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { CheckpointError, openFolder, readBytes, writeSafetensors } from "@neolog/checkpoint";
 import { StateDictError, stateDict } from "@neolog/nn";
-import { Scope, defaultBackend } from "@neolog/tensor";
+import { Scope, defaultBackend, openBackend, setDefaultBackend } from "@neolog/tensor";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { AutoModelForCausalLM } from "./autoModel.ts";
 import { ModelConfigError } from "./config.ts";
@@ -115,6 +115,21 @@ describe("saving and loading", () => {
       message: expect.stringContaining('"lm_head.weight" must equal "model.embed_tokens.weight"') as string,
     });
   });
+});
+
+test("loading allocates what the checkpoint holds, nothing before or beside it", async () => {
+  await fromConfig(TINY_GPT2, { seed: 1 }).savePretrained(dir);
+  const before = defaultBackend();
+  const backend = await openBackend("cpu");
+  setDefaultBackend(backend);
+  try {
+    const model = await fromPretrained(dir, { dtype: "float32" });
+    const weights = [...stateDict(model).values()].reduce((bytes, t) => bytes + 4 * t.size, 0);
+    expect(backend.bytes).toEqual({ live: weights, peak: weights });
+    for (const t of model.parameters()) expect(t.backend).toBe(backend);
+  } finally {
+    setDefaultBackend(before);
+  }
 });
 
 describe("what cannot be loaded says why in one line", () => {

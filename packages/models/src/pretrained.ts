@@ -10,7 +10,7 @@ import {
   readTensor,
 } from "@neolog/checkpoint";
 import { adoptStateDict, checkStateDict, stateDict } from "@neolog/nn";
-import { type DType, type Tensor, persist } from "@neolog/tensor";
+import { type DType, type Tensor, persist, withShapesOnly } from "@neolog/tensor";
 import type { CausalLM } from "./causalLm.ts";
 import { type PretrainedConfig, parseGenerationConfig } from "./config.ts";
 import { type Architecture, architectureOf } from "./registry.ts";
@@ -34,7 +34,7 @@ export async function fromPretrained(dirOrRepo: string, options: FromPretrainedO
   const generationConfig = await generationConfigOf(folder);
   const checkpoint = await openCheckpoint(folder);
   try {
-    const model = architecture.create(config, file);
+    const model = withShapesOnly(() => architecture.create(config, file)); // the weights come from the checkpoint
     model.generationConfig = generationConfig;
     await loadWeights(model, architecture, checkpoint, options);
     if (options.dtype) {

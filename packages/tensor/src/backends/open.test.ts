@@ -41,3 +41,30 @@ describe("the default backend", () => {
     expect(defaultBackend()).toBe(backend);
   });
 });
+
+describe("withShapesOnly", () => {
+  test("makes tensors that have a shape and take no memory", async () => {
+    const { defaultBackend, withShapesOnly } = await freshly();
+    const { zeros } = await import("../create.ts");
+    const { add } = await import("../ops/pointwise.ts");
+    const before = defaultBackend();
+    const [t, meta] = withShapesOnly(() => [zeros([1_000_000, 1_000_000], "bfloat16"), defaultBackend()] as const);
+    expect(t.shape).toEqual([1_000_000, 1_000_000]);
+    expect(meta.live).toBe(1);
+    expect(() => add(t, 1)).toThrow("meta: an operation needs elements, got tensors that have a shape alone");
+    t.dispose();
+    expect(meta.live).toBe(0);
+    expect(defaultBackend()).toBe(before);
+  });
+
+  test("restores the default backend after an error", async () => {
+    const { defaultBackend, withShapesOnly } = await freshly();
+    const before = defaultBackend();
+    expect(() =>
+      withShapesOnly(() => {
+        throw new Error("no");
+      }),
+    ).toThrow("no");
+    expect(defaultBackend()).toBe(before);
+  });
+});

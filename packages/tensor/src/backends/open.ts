@@ -1,6 +1,7 @@
 import type { Backend } from "../backend.ts";
 import { BackendError } from "../errors.ts";
 import { CpuBackend } from "./cpu/backend.ts";
+import { MetaBackend } from "./meta.ts";
 import { ReferenceBackend } from "./reference/backend.ts";
 import { WasmBackend } from "./wasm/backend.ts";
 
@@ -45,6 +46,17 @@ export function setDefaultBackend(backend: Backend): void {
 export function defaultBackend(): Backend {
   current ??= fastest();
   return current;
+}
+
+/** What `create` makes has shapes and no elements, where it asks for no other backend: it takes no memory. `create` is synchronous. */
+export function withShapesOnly<T>(create: () => T): T {
+  const before = current;
+  current = new MetaBackend();
+  try {
+    return create();
+  } finally {
+    current = before;
+  }
 }
 
 function fastest(): Backend {
