@@ -7,7 +7,7 @@ import { matches, nameOf } from "./case.ts";
 import type { ContenderSpec } from "./contender.ts";
 import { startAll } from "./contenders.ts";
 import { spreadOf } from "./figure.ts";
-import { kernelCases } from "./kernels/cases.ts";
+import { casesLeft } from "./kernels/cases.ts";
 import { commit, machine } from "./machine.ts";
 import { type Options, UsageError } from "./options.ts";
 import { type Result, race } from "./race.ts";
@@ -26,7 +26,7 @@ export async function compare(options: Options): Promise<void> {
   const [base, head = ".", ...filter] = options.filter;
   if (base === undefined) throw new UsageError("compare needs a revision, got none");
   const { dir, bytes } = matches("fromPretrained", filter) ? checkpointFolder("gpt2") : { dir: "", bytes: 0 };
-  const cases = kernelCases(dir, bytes).filter((c) => matches(nameOf(c), filter));
+  const cases = casesLeft(filter, dir, bytes);
   const folder = mkdtempSync(join(tmpdir(), "neolog-compare-"));
   const report = new Report(options);
   try {

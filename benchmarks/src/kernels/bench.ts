@@ -5,14 +5,14 @@ import type { Options } from "../options.ts";
 import { type Result, race } from "../race.ts";
 import { Report } from "../report.ts";
 import { Roofs } from "../roof.ts";
-import { kernelCases } from "./cases.ts";
+import { casesLeft } from "./cases.ts";
 
 /** Every kernel case that the filter leaves, by ours and by the peers that are installed. */
 export async function benchKernels(options: Options): Promise<void> {
   const report = new Report(options);
   const loads = matches("fromPretrained", options.filter);
   const { dir, bytes } = loads ? checkpointFolder("gpt2") : { dir: "", bytes: 0 };
-  const cases = kernelCases(dir, bytes).filter((c) => matches(nameOf(c), options.filter));
+  const cases = casesLeft(options.filter, dir, bytes);
   const roofs = await Roofs.measure(options);
   for (const line of roofs.lines()) report.note(line);
   const contenders = await startAll([...ours(options), ...peers(options)], options);

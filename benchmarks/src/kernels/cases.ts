@@ -1,4 +1,5 @@
-import type { Case } from "../case.ts";
+import { type Case, matches, nameOf } from "../case.ts";
+import { UsageError } from "../options.ts";
 
 /** Products of a transformer of GPT-2 small's sizes on 128 tokens, [m, k] · [k, n], and three cubes. */
 const PRODUCTS = [
@@ -82,8 +83,17 @@ function attention(kernel: string, length: number): Case {
   return { kernel, shape, amount: passes * 2 * 12 * length * length * 64, roof: "arithmetic", unit: "ms" };
 }
 
+/** The cases whose names hold every word of a filter. Throws UsageError where there is none. */
+export function casesLeft(filter: readonly string[], dir: string, bytes: number): Case[] {
+  const all = kernelCases(dir, bytes);
+  const left = all.filter((c) => matches(nameOf(c), filter));
+  if (left.length > 0) return left;
+  const example = nameOf(all[0]!);
+  throw new UsageError(`no case has all of "${filter.join(" ")}" in its name; one is called "${example}"`);
+}
+
 /** Every case of `bench kernels`; `dir` holds a checkpoint of `bytes`. */
-export function kernelCases(dir: string, bytes: number): Case[] {
+function kernelCases(dir: string, bytes: number): Case[] {
   return [
     ...PRODUCTS.flatMap((shape) => [product("matmulT", shape), product("matmulT", shape, "bfloat16")]),
     ...PRODUCTS.slice(0, 6).map((shape) => product("matmul", shape)),
