@@ -56,19 +56,15 @@ export async function checkLifecycle(report: Report, demo: Trained): Promise<voi
   const own = await AutoTokenizer.fromPretrained(folders.adapter);
   fresh.resizeTokenEmbeddings(own.vocabSize);
   const reloaded = await PeftModel.fromPretrained(fresh, folders.adapter);
-  same(
-    "reloaded",
-    "adapter from disk on a fresh model is the trained one",
-    await logitsOf(reloaded, own, lesson),
-    trained,
-  );
+  same("reloaded", "from disk onto a fresh model, is as trained", await logitsOf(reloaded, own, lesson), trained);
   const merged = await reloaded.mergeAndUnload();
   await publish(folders.merged, "config.json", async (dir) => {
     await merged.savePretrained(dir);
     await own.savePretrained(dir);
   });
   const plain = await AutoModelForCausalLM.fromPretrained(folders.merged);
-  same("merged copy", "a plain checkpoint from disk is the trained model", await logitsOf(plain, own, lesson), trained);
+  same("merged copy", "a plain checkpoint from disk, is as trained", await logitsOf(plain, own, lesson), trained);
 }
 
-const ratio = (equal: number, total: number): string => `${thousands(equal)} of ${thousands(total)}`;
+const ratio = (equal: number, total: number): string =>
+  equal === total ? `all ${thousands(total)}` : `${thousands(equal)} of ${thousands(total)}`;
