@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import type { Backend, View } from "../../../backend.ts";
 import { tensor, zeros } from "../../../create.ts";
 import type { DType, TypedArray } from "../../../dtype.ts";
@@ -6,10 +6,10 @@ import { fromBfloat16, fromFloat16, toBfloat16, toFloat16 } from "../../../half.
 import { contiguousLayout } from "../../../layout.ts";
 import { cast, contiguous, permute, slice } from "../../../ops/movement.ts";
 import { Scope } from "../../../scope.ts";
-import { type Bench, agree, elements } from "../../../testing/bench.ts";
+import { agree, elements } from "../../../testing/bench.ts";
 import { SINGLE_ARITHMETIC } from "../../../testing/conformance.ts";
+import { openBench } from "../../../testing/openBench.ts";
 import { openBackend } from "../../open.ts";
-import { ReferenceBackend } from "../../reference/backend.ts";
 
 const ALL_BITS = Uint16Array.from({ length: 65_536 }, (_, i) => i);
 
@@ -55,21 +55,10 @@ const made = (on: Backend, shape: readonly number[], dtype: DType = "float32") =
 };
 
 describe.each([1, 2])("copies of wasm with %s threads", (threads) => {
-  let backend: Backend | null = null;
-  const bench: Bench = {
-    get tested() {
-      return backend!;
-    },
-    reference: new ReferenceBackend(),
-    tolerances: SINGLE_ARITHMETIC,
-  };
-  beforeAll(async () => {
-    backend = await openBackend("wasm", { threads });
-  });
-  afterAll(() => expect(backend!.live).toBe(0));
+  const bench = openBench(() => openBackend("wasm", { threads }), SINGLE_ARITHMETIC);
 
   const converted = (data: TypedArray, from: DType, to: DType): Promise<TypedArray> =>
-    elements(() => cast(tensor(data, [data.length], from, backend!), to));
+    elements(() => cast(tensor(data, [data.length], from, bench.tested), to));
 
   test("widening 16-bit floats is exact for every bit pattern", async () => {
     expect(await converted(ALL_BITS, "bfloat16", "float32")).toEqual(Float32Array.from(ALL_BITS, fromBfloat16));

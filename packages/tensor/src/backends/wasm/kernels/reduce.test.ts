@@ -1,14 +1,14 @@
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import type { Backend } from "../../../backend.ts";
 import { tensor } from "../../../create.ts";
 import { slice } from "../../../ops/movement.ts";
 import { argmax, max, min, sum } from "../../../ops/reduce.ts";
 import type { Tensor } from "../../../tensor.ts";
-import { type Bench, agree, elements, identical } from "../../../testing/bench.ts";
+import { agree, elements, identical } from "../../../testing/bench.ts";
 import { SINGLE_ARITHMETIC } from "../../../testing/conformance.ts";
+import { openBench } from "../../../testing/openBench.ts";
 import { sameBytes } from "../../../testing/matchers.ts";
 import { openBackend } from "../../open.ts";
-import { ReferenceBackend } from "../../reference/backend.ts";
 
 const WIDTHS = [1, 2, 3, 4, 5, 15, 16, 17, 63, 64, 65, 127, 129, 257, 1023, 1025, 4100];
 
@@ -22,18 +22,7 @@ const made = (on: Backend, shape: readonly number[], special = 0, where: readonl
 };
 
 describe.each([1, 2])("reductions of wasm with %s threads", (threads) => {
-  let backend: Backend | null = null;
-  const bench: Bench = {
-    get tested() {
-      return backend!;
-    },
-    reference: new ReferenceBackend(),
-    tolerances: SINGLE_ARITHMETIC,
-  };
-  beforeAll(async () => {
-    backend = await openBackend("wasm", { threads });
-  });
-  afterAll(() => expect(backend!.live).toBe(0));
+  const bench = openBench(() => openBackend("wasm", { threads }), SINGLE_ARITHMETIC);
 
   /** Within two ulps of Σ |terms|; terms are about 2. */
   const sumsOf = (n: number) => ({ absolute: 2 * 2 ** -23 * 2 * n });
@@ -75,8 +64,8 @@ describe.each([1, 2])("reductions of wasm with %s threads", (threads) => {
   test("a row's sum is the same beside any other rows, and whether threads share it or not", async () => {
     const n = 200_003; // shared in chunks where there are few rows
     await identical(
-      () => slice(sum(made(backend!, [9, n]), 1), 0, 0, 1),
-      () => sum(made(backend!, [1, n]), 1),
+      () => slice(sum(made(bench.tested, [9, n]), 1), 0, 0, 1),
+      () => sum(made(bench.tested, [1, n]), 1),
     );
   });
 
@@ -84,7 +73,7 @@ describe.each([1, 2])("reductions of wasm with %s threads", (threads) => {
     await agree(bench, (on) => sum(made(on, [3, 400_003])), sumsOf(400_003));
     await agree(bench, (on) => sum(made(on, [40_000, 3]), 0), sumsOf(40_000));
     const ones = (on: Backend) => tensor(new Float32Array(20_000_000).fill(0.1), [20_000_000], "float32", on);
-    const [total] = await elements(() => sum(ones(backend!)));
+    const [total] = await elements(() => sum(ones(bench.tested)));
     expect(Math.abs(total! / (20_000_000 * Math.fround(0.1)) - 1)).toBeLessThan(2 ** -22); // sixteen terms one after the other
   });
 

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import type { Backend, View } from "../../../backend.ts";
 import { tensor, zeros } from "../../../create.ts";
 import type { DType } from "../../../dtype.ts";
@@ -7,8 +7,9 @@ import { cast } from "../../../ops/movement.ts";
 import { scatterRows, takeRows } from "../../../ops/rows.ts";
 import { Scope } from "../../../scope.ts";
 import type { Tensor } from "../../../tensor.ts";
-import { type Bench, agree, elements, identical } from "../../../testing/bench.ts";
+import { agree, elements, identical } from "../../../testing/bench.ts";
 import { SINGLE_ARITHMETIC } from "../../../testing/conformance.ts";
+import { openBench } from "../../../testing/openBench.ts";
 import { openBackend } from "../../open.ts";
 import { ReferenceBackend } from "../../reference/backend.ts";
 
@@ -27,18 +28,7 @@ const rowIds = (n: number, rows: number): Int32Array =>
   Int32Array.from({ length: n }, (_, i) => (i % 7 === 3 ? -1 : (i * 31) % rows));
 
 describe.each([1, 2])("rows of wasm with %s threads", (threads) => {
-  let backend: Backend | null = null;
-  const bench: Bench = {
-    get tested() {
-      return backend!;
-    },
-    reference: new ReferenceBackend(),
-    tolerances: SINGLE_ARITHMETIC,
-  };
-  beforeAll(async () => {
-    backend = await openBackend("wasm", { threads });
-  });
-  afterAll(() => expect(backend!.live).toBe(0));
+  const bench = openBench(() => openBackend("wasm", { threads }), SINGLE_ARITHMETIC);
 
   test.each(WIDTHS)("takes rows of width %s from tables of every dtype", async (width) => {
     for (const dtype of ["float32", "bfloat16", "float16"] as const)
@@ -52,7 +42,7 @@ describe.each([1, 2])("rows of wasm with %s threads", (threads) => {
 
   test("rows are added in ascending order", async () => {
     const [total] = await elements(() =>
-      scatterRows(tensor([2 ** 24, 1, 1, -(2 ** 24)], [4, 1], "float32", backend!), new Int32Array(4), 1),
+      scatterRows(tensor([2 ** 24, 1, 1, -(2 ** 24)], [4, 1], "float32", bench.tested), new Int32Array(4), 1),
     );
     expect(total).toBe(0); // 2²⁴ + 1 rounds to 2²⁴
   });
@@ -69,7 +59,7 @@ describe.each([1, 2])("rows of wasm with %s threads", (threads) => {
           Float32Array.from({ length: 500 * width }, (_, i) => Math.sin(Math.floor(i / width))),
           [500, width],
           "float32",
-          backend!,
+          bench.tested,
         ),
         rowIds(500, 3),
         3,
@@ -86,10 +76,10 @@ describe.each([1, 2])("rows of wasm with %s threads", (threads) => {
 
   test("an id that is not below the number of rows is refused", () => {
     using _scope = new Scope();
-    const table = made(backend!, 3, 4);
-    const ids = tensor([0, 3], [2], "int32", backend!);
+    const table = made(bench.tested, 3, 4);
+    const ids = tensor([0, 3], [2], "int32", bench.tested);
     expect(() => takeRows(table, ids)).toThrow(new IndexError("takeRows", "ids must be below 3", 3));
-    expect(() => scatterRows(made(backend!, 2, 4), ids, 3)).toThrow(
+    expect(() => scatterRows(made(bench.tested, 2, 4), ids, 3)).toThrow(
       new IndexError("addRows", "ids must be below 3", 3),
     );
   });
