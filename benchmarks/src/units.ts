@@ -8,6 +8,3 @@ export function inUnit({ unit, amount, elements = 1 }: Case, ns: number): number
   if (unit === "ns/element") return ns / elements;
   return unit === "ms" ? ns / 1e6 : ns / 1e3;
 }
-
-/** True where a larger figure is a better one. */
-export const isRate = (unit: Unit): boolean => unit === "GFLOP/s" || unit === "GB/s";

@@ -1,5 +1,5 @@
 import type { DType } from "../../dtype.ts";
-import { type Expr, f32x4, i32x4, load, op, shuffleBytes } from "./asm/expression.ts";
+import { type Expr, f32x4, i32x4, load, op } from "./asm/expression.ts";
 import type { FunctionBuilder, Local } from "./asm/function.ts";
 
 /** Dtypes that kernels read as float32. */
@@ -18,16 +18,6 @@ export function loadOne(f: FunctionBuilder, dtype: FloatDType, address: Expr, of
   const lanes: Expr = { type: "v128", code: [i32x4(0).code, bits.code, 0xfd, 28, 0] }; // i32x4.replace_lane 0
   return widen(f, dtype, lanes);
 }
-
-/** The lower (0) or upper (1) four of eight 16-bit floats → float32. */
-export function widenHalf(f: FunctionBuilder, dtype: "bfloat16" | "float16", eight: Expr, half: number): Expr {
-  if (dtype === "bfloat16") return shuffleBytes(i32x4(0), eight, INTO_UPPER_HALVES[half]!);
-  return widen(f, dtype, op(half === 0 ? "i32x4.extend_low_i16x8_u" : "i32x4.extend_high_i16x8_u", eight));
-}
-/** Bytes that put each of four 16-bit elements above two zero bytes. */
-const INTO_UPPER_HALVES = [0, 8].map((first) =>
-  [0, 2, 4, 6].flatMap((byte) => [first + byte, first + byte + 1, first + byte + 16, first + byte + 17]),
-);
 
 /** Four bit patterns of 16 bits, one in each 32-bit lane → float32. */
 function widen(f: FunctionBuilder, dtype: "bfloat16" | "float16", bits: Expr): Expr {

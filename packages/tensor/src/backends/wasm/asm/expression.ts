@@ -59,8 +59,6 @@ export const smaller = (a: Expr, b: Expr): Expr => select(op("i32.lt_s", a, b), 
 
 /** Lane i of x, as f32. */
 export const lane = (x: Expr, i: number): Expr => ({ type: "f32", code: [x.code, 0xfd, 31, i] });
-/** Lane i of x, as i32. */
-export const intLane = (x: Expr, i: number): Expr => ({ type: "i32", code: [x.code, 0xfd, 27, i] });
 /** x with the f32 `y` in lane i. */
 export const withLane = (x: Expr, i: number, y: Expr): Expr => ({ type: "v128", code: [x.code, y.code, 0xfd, 32, i] });
 /** Four 32-bit lanes out of the eight of x and y. */

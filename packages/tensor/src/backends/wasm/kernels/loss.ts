@@ -5,7 +5,7 @@ import { dataOf } from "../../hostMemory.ts";
 import { add, at, f32, lane, load, mul, op } from "../asm/expression.ts";
 import { type Engine, type ModuleDefinition, addressOf } from "../engine.ts";
 import { Vectors } from "../vectors.ts";
-import { forRows, largestOf, shiftedExp, span } from "./rowwise.ts";
+import { exponentials, forRows, largestOf, scaleRow, shiftedExp, span } from "./rowwise.ts";
 
 /** What an element costs, in multiply-adds. */
 const WORK = 16;
@@ -76,19 +76,7 @@ const LOSS: ModuleDefinition = {
           const target = f.local("i32", load("i32.load", at(targets, row, 4)));
           const ignored = (): void => f.zero(at(out, row, bytes), bytes);
           f.if(op("i32.eq", target, ignoreIndex), ignored, () => {
-            const { p, end } = span(f, x, row, bytes);
-            const largest = largestOf(v, p, end);
-            f.set(p, at(x, row, bytes));
-            const y = f.local("i32", at(out, row, bytes));
-            const sums = v.zeros();
-            v.walk(p, end, [y], (u) => {
-              const e = shiftedExp(u, p, largest);
-              u.store(y, e);
-              u.assign(sums, u.add(sums, e));
-            });
-            const factor = v.splat(op("f32.div", share, v.total(sums)));
-            const z = span(f, out, row, bytes);
-            v.walk(z.p, z.end, [], (u) => u.store(z.p, u.mul(u.load(z.p), factor)));
+            scaleRow(v, out, row, bytes, op("f32.div", share, exponentials(v, out, x, row, bytes)));
             const hit = f.local("i32", add(at(out, row, bytes), mul(target, 4)));
             f.store("f32.store", hit, op("f32.sub", load("f32.load", hit), share));
           });

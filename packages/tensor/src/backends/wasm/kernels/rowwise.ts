@@ -29,6 +29,29 @@ export function largestOf(v: Vectors, p: Local, end: Expr): Lanes {
   return v.splat(v.largest(largest));
 }
 
+/** out[row] = exp(x[row] − max x[row]); returns the sum of the row, as f32. */
+export function exponentials(v: Vectors, out: Expr, x: Expr, row: Expr, bytes: Expr): Expr {
+  const { f } = v;
+  const { p, end } = span(f, x, row, bytes);
+  const largest = largestOf(v, p, end);
+  f.set(p, at(x, row, bytes));
+  const y = f.local("i32", at(out, row, bytes));
+  const sums = v.zeros();
+  v.walk(p, end, [y], (u) => {
+    const e = shiftedExp(u, p, largest);
+    u.store(y, e);
+    u.assign(sums, u.add(sums, e));
+  });
+  return v.total(sums);
+}
+
+/** out[row] *= factor, an f32. */
+export function scaleRow(v: Vectors, out: Expr, row: Expr, bytes: Expr, factor: Expr): void {
+  const lanes = v.splat(factor);
+  const { p, end } = span(v.f, out, row, bytes);
+  v.walk(p, end, [], (u) => u.store(p, u.mul(u.load(p), lanes)));
+}
+
 /** exp(x − largest) of what lies at p, 0 beyond the end of the row; NaN where x is, or everywhere when `largest` is infinite. */
 export const shiftedExp = (v: Vectors, p: Local, largest: Lanes): Lanes =>
   expOfNegative(v, v.sub(v.load(p, { fill: -Infinity }), largest));

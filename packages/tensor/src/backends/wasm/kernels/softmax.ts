@@ -3,7 +3,7 @@ import { at, op } from "../asm/expression.ts";
 import { type Engine, type ModuleDefinition, addressOf, rowsOf } from "../engine.ts";
 import { exp } from "../vectorMath.ts";
 import { Vectors } from "../vectors.ts";
-import { forRows, largestOf, shiftedExp, span } from "./rowwise.ts";
+import { exponentials, forRows, largestOf, scaleRow, shiftedExp, span } from "./rowwise.ts";
 
 /** What an element costs, in multiply-adds. */
 const WORK = 16;
@@ -36,19 +36,7 @@ const SOFTMAX: ModuleDefinition = {
     m.kernel("softmax", { out: "i32", x: "i32", width: "i32" }, (f, { out, x, width, from, to }) => {
       const v = new Vectors(f, 4, madd);
       forRows(f, from, to, width, (row, bytes) => {
-        const { p, end } = span(f, x, row, bytes);
-        const largest = largestOf(v, p, end);
-        f.set(p, at(x, row, bytes));
-        const y = f.local("i32", at(out, row, bytes));
-        const sums = v.zeros();
-        v.walk(p, end, [y], (u) => {
-          const e = shiftedExp(u, p, largest);
-          u.store(y, e);
-          u.assign(sums, u.add(sums, e));
-        });
-        const share = v.splat(op("f32.div", 1, v.total(sums)));
-        const z = span(f, out, row, bytes);
-        v.walk(z.p, z.end, [], (u) => u.store(z.p, u.mul(u.load(z.p), share)));
+        scaleRow(v, out, row, bytes, op("f32.div", 1, exponentials(v, out, x, row, bytes)));
       });
     });
     m.kernel("logSoftmax", { out: "i32", x: "i32", width: "i32" }, (f, { out, x, width, from, to }) => {
