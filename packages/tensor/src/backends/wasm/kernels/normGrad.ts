@@ -3,7 +3,7 @@ import type { OpAttrs } from "../../../op.ts";
 import { at, op } from "../asm/expression.ts";
 import { type Engine, type ModuleDefinition, addressOf, rowsOf } from "../engine.ts";
 import { Vectors } from "../vectors.ts";
-import { inverseRoot } from "./norm.ts";
+import { centredMoments, inverseRoot } from "./norm.ts";
 import { forRows, span } from "./rowwise.ts";
 
 /** (g·w − z·mean(g·w·z))·scale with z = x·scale, scale = 1 / √(mean x² + eps). x, g and out [rows, width], w [width], float32. */
@@ -74,26 +74,31 @@ const NORM_GRAD: ModuleDefinition = {
           u.assign(sumsOfGradient, u.madd(u.load(q), u.load(w), sumsOfGradient));
         });
         const mean = v.splat(op("f32.div", v.total(sums), n));
-        const meanOfGradient = v.splat(op("f32.div", v.total(sumsOfGradient), n));
+        const gradientMean = f.local("f32", op("f32.div", v.total(sumsOfGradient), n));
+        const meanOfGradient = v.splat(gradientMean);
         f.set(p, at(x, row, bytes));
         f.set(q, at(g, row, bytes));
         f.set(w, weight);
-        const [squares, dots] = [v.zeros(), v.zeros()];
+        const [squares, rests, dots] = [v.zeros(), v.zeros(), v.zeros()];
         v.walk(p, end, [q, w], (u) => {
           const centred = u.inRow(u.sub(u.load(p), mean));
           u.assign(squares, u.madd(centred, centred, squares));
+          u.assign(rests, u.add(centred, rests));
           u.assign(dots, u.madd(u.mul(u.load(q), u.load(w)), centred, dots));
         });
-        const factor = f.local("f32", inverseRoot(v.total(squares), width, eps));
-        const along = v.splat(op("f32.mul", op("f32.mul", factor, factor), op("f32.div", v.total(dots), n)));
+        const moments = centredMoments(f, v.total(squares), v.total(rests), n);
+        const factor = f.local("f32", inverseRoot(moments.squares, width, eps));
+        const meanOfDots = op("f32.sub", op("f32.div", v.total(dots), n), op("f32.mul", moments.rest, gradientMean));
+        const along = v.splat(op("f32.mul", op("f32.mul", factor, factor), meanOfDots));
         const scale = v.splat(factor);
+        const rest = v.splat(moments.rest);
         f.set(p, at(x, row, bytes));
         f.set(q, at(g, row, bytes));
         f.set(w, weight);
         const y = f.local("i32", at(out, row, bytes));
         v.walk(p, end, [q, w, y], (u) => {
           const gradient = u.sub(u.mul(u.load(q), u.load(w)), meanOfGradient);
-          u.store(y, u.mul(scale, u.nmadd(u.sub(u.load(p), mean), along, gradient)));
+          u.store(y, u.mul(scale, u.nmadd(u.sub(u.sub(u.load(p), mean), rest), along, gradient)));
         });
       });
     });
