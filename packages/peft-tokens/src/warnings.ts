@@ -1,6 +1,7 @@
 export type WarningCode =
   | "UNKNOWN_KEYS"
   | "TARGET_UNMATCHED"
+  | "COVARIANCE"
   | "ALREADY_MERGED"
   | "NOT_MERGED"
   | "UNMERGED_FIRST"
