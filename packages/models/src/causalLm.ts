@@ -6,7 +6,7 @@ import { type GenerateOptions, generate } from "./generate.ts";
 import {
   type HostMatrix,
   type IdMatrix,
-  causalMask,
+  causalMasks,
   defaultPositions,
   shiftedTargets,
   toHost,
@@ -47,8 +47,8 @@ export interface DecoderInputs {
   readonly ids: HostMatrix;
   /** [B · T] */
   readonly positions: Int32Array;
-  /** int32 [B | 1, 1, T, S] */
-  readonly mask: Tensor;
+  /** What a layer's queries may attend to, int32 [B | 1, 1, T, S]: all before them, or the last `window` positions. */
+  readonly maskOf: (window: number | null) => Tensor;
   readonly cache: KvCache | undefined;
 }
 
@@ -125,7 +125,7 @@ function decoderInputs({ input_ids, attention_mask, position_ids, past_key_value
     positions: position_ids
       ? toHostLike("position_ids", position_ids, ids.rows, ids.columns).values
       : defaultPositions(ids, past),
-    mask: causalMask(ids, past, mask),
+    maskOf: causalMasks(ids, past, mask),
     cache: past_key_values,
   };
 }

@@ -56,19 +56,45 @@ export function defaultPositions({ rows, columns }: HostMatrix, past: number): I
 }
 
 /**
- * int32 [B | 1, 1, T, S]: 1 where query t may attend to key s, that is s ≤ past + t and attention_mask[s] ≠ 0.
- * attention_mask covers all S = past + T positions.
+ * int32 [B | 1, 1, T, S]: 1 where query t may attend to key s, for the last S = T + min(past, window − 1) positions: those that a
+ * layer with that window can see. A query sees the `window` positions up to its own, all where that is null, but no padding:
+ * attention_mask covers all past + T positions.
  */
-export function causalMask(ids: HostMatrix, past: number, attentionMask: HostMatrix | null): Tensor {
-  const queries = ids.columns;
-  const keys = past + queries;
-  const rows = attentionMask?.values.includes(0) ? ids.rows : 1;
+export function causalMask(
+  { rows: batch, columns: queries }: HostMatrix,
+  past: number,
+  attentionMask: HostMatrix | null,
+  window: number | null,
+): Tensor {
+  const held = window === null ? past : Math.min(past, window - 1);
+  const keys = held + queries;
+  const padding = attentionMask?.values.includes(0) ? attentionMask.values : null;
+  const rows = padding ? batch : 1;
   const mask = new Int32Array(rows * queries * keys);
   for (let row = 0; row < rows; row++) {
+    const firstKey = row * (past + queries) + past - held;
     for (let t = 0; t < queries; t++) {
       const at = (row * queries + t) * keys;
-      for (let s = 0; s <= past + t; s++) mask[at + s] = attentionMask?.values[row * keys + s] === 0 ? 0 : 1;
+      const end = held + t + 1;
+      const start = window === null ? 0 : Math.max(0, end - window);
+      mask.fill(1, at + start, at + end);
+      if (padding) for (let s = start; s < end; s++) if (padding[firstKey + s] === 0) mask[at + s] = 0;
     }
   }
   return intTensor(mask, [rows, 1, queries, keys]);
+}
+
+/** The masks of one forward pass, one for all layers that have a window in common. */
+export function causalMasks(
+  ids: HostMatrix,
+  past: number,
+  attentionMask: HostMatrix | null,
+): (window: number | null) => Tensor {
+  const made = new Map<number | null, Tensor>();
+  return (window) => {
+    const key = window !== null && window < past + ids.columns ? window : null;
+    const mask = made.get(key) ?? causalMask(ids, past, attentionMask, key);
+    made.set(key, mask);
+    return mask;
+  };
 }

@@ -170,10 +170,10 @@ export class LlamaModel extends Module {
   }
 
   /** → the input of every block and the normed output, each [B, T, hidden]; only the last one unless `keepAll`. */
-  forward({ ids, positions, mask, cache }: DecoderInputs, keepAll: boolean): Tensor[] {
+  forward({ ids, positions, maskOf, cache }: DecoderInputs, keepAll: boolean): Tensor[] {
     const length = 1 + positions.reduce((longest, p) => Math.max(longest, p), 0);
     const frequencies = ropeFrequencies(this.#rope, this.#headDim, this.#maxPositions, length);
-    const shared = { ...ropeAngles(frequencies, positions, ids.rows), mask, cache };
+    const shared = { ...ropeAngles(frequencies, positions, ids.rows), mask: maskOf(null), cache };
     let x = this.embed_tokens.forward(ids.values);
     x = reshape(x, [ids.rows, ids.columns, x.shape[1]!]);
     const states = [];

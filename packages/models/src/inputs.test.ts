@@ -1,0 +1,47 @@
+import { describe, expect, test } from "vitest";
+import { causalMask, causalMasks, toHost } from "./inputs.ts";
+
+const ids = (rows: number, columns: number) =>
+  toHost(
+    "input_ids",
+    Array.from({ length: rows }, () => Array.from({ length: columns }, () => 1)),
+  );
+const drawn = (...args: Parameters<typeof causalMask>): string[] => {
+  const mask = causalMask(...args);
+  const keys = mask.shape[3]!;
+  const bits = [...mask.dataSync()].join("");
+  return Array.from({ length: bits.length / keys }, (_, i) => bits.slice(i * keys, (i + 1) * keys));
+};
+
+describe("causalMask", () => {
+  test("a query sees itself and what is before it", () => {
+    expect(drawn(ids(1, 3), 0, null, null)).toEqual(["100", "110", "111"]);
+    expect(drawn(ids(1, 2), 2, null, null)).toEqual(["1110", "1111"]);
+  });
+
+  test("a window of w positions holds the query and the w − 1 before it", () => {
+    expect(drawn(ids(1, 4), 0, null, 2)).toEqual(["1000", "1100", "0110", "0011"]);
+    expect(drawn(ids(1, 3), 0, null, 1)).toEqual(["100", "010", "001"]);
+  });
+
+  test("with a cache the keys are the last w − 1 of the past and the new ones", () => {
+    expect(drawn(ids(1, 2), 5, null, 3)).toEqual(["1110", "0111"]);
+    expect(drawn(ids(1, 2), 1, null, 3)).toEqual(["110", "111"]);
+    expect(drawn(ids(1, 2), 5, null, 1)).toEqual(["10", "01"]);
+  });
+
+  test("padding is seen by nobody, on either side, in the past or not", () => {
+    const mask = toHost("attention_mask", [[0, 1, 1, 1], [1, 1, 1, 0]]); // prettier-ignore
+    expect(drawn(ids(2, 4), 0, mask, 2)).toEqual(["0000", "0100", "0110", "0011", "1000", "1100", "0110", "0010"]);
+    expect(drawn(ids(2, 2), 2, mask, 3)).toEqual(["0110", "0111", "1110", "0110"]);
+    expect(drawn(ids(2, 1), 3, mask, 2)).toEqual(["11", "10"]);
+  });
+});
+
+test("layers that see the same share one mask", () => {
+  const maskOf = causalMasks(ids(1, 3), 4, null);
+  expect(maskOf(3)).toBe(maskOf(3));
+  expect(maskOf(3)).not.toBe(maskOf(4));
+  expect(maskOf(7)).toBe(maskOf(null)); // as long as all there is
+  expect(maskOf(6)).not.toBe(maskOf(null));
+});
