@@ -1,5 +1,5 @@
 import { adoptStateDict, stateDict } from "@neolog/nn";
-import { ARCHITECTURES, type CausalLM, type PretrainedConfig } from "@neolog/models";
+import { ARCHITECTURES, CausalLM, type PretrainedConfig } from "@neolog/models";
 import { Scope, Tensor, cast, defaultBackend, mul, ones, persist, randn, withShapesOnly } from "@neolog/tensor";
 
 /** As many random weights as are drawn; large ones repeat them. A prime, so that rows of a matrix differ. */
@@ -9,6 +9,7 @@ const DRAWN = 1_000_003;
 export function randomBfloat16Model(config: PretrainedConfig): CausalLM {
   const backend = defaultBackend();
   const model = withShapesOnly(() => ARCHITECTURES[config.model_type]!.create(config, "config.json"));
+  if (!(model instanceof CausalLM)) throw new TypeError(`bfloat16 model: must be a decoder, got ${config.model_type}`);
 
   using _drawn = new Scope();
   const drawn = cast(mul(randn([DRAWN], 1), 0.02), "bfloat16").dataSync();

@@ -1,5 +1,34 @@
-import { fromPretrained } from "./pretrained.ts";
-import { fromConfig } from "./registry.ts";
+import { CausalLM } from "./causalLm.ts";
+import { ModelConfigError, type PretrainedConfig } from "./config.ts";
+import type { PreTrainedModel } from "./preTrainedModel.ts";
+import { type FromPretrainedOptions, fromPretrained } from "./pretrained.ts";
+import { type InitOptions, fromConfig } from "./registry.ts";
+
+/** A kind of model: its class, what it is called, and what opens it. */
+interface Kind<M extends PreTrainedModel> {
+  readonly base: abstract new (...args: never[]) => M;
+  readonly name: string;
+  readonly auto: string;
+}
+const CAUSAL_LM: Kind<CausalLM> = { base: CausalLM, name: "a causal language model", auto: "AutoModelForCausalLM" };
+const KINDS: readonly Kind<PreTrainedModel>[] = [CAUSAL_LM];
+
+/** The model as the kind that was asked for. Throws ModelConfigError that says what opens it. */
+function accept<M extends PreTrainedModel>(kind: Kind<M>, model: PreTrainedModel, file: string): M {
+  if (model instanceof kind.base) return model;
+  const { name, auto } = KINDS.find(({ base }) => model instanceof base)!;
+  const found = `found "${model.config.model_type}", ${name}; open it with ${auto}`;
+  throw new ModelConfigError(file, "model_type", `must name ${kind.name} for ${kind.auto}, ${found}`);
+}
+
+const autoModel = <M extends PreTrainedModel>(kind: Kind<M>) => ({
+  /** Loads a folder of this kind; see `fromPretrained`. Throws ModelConfigError where it is of another. */
+  fromPretrained: (dirOrRepo: string, options: FromPretrainedOptions = {}): Promise<M> =>
+    fromPretrained(dirOrRepo, options, (model, file) => accept(kind, model, file)),
+  /** A model of this kind with random weights. */
+  fromConfig: (config: PretrainedConfig, options: InitOptions = {}): M =>
+    fromConfig(config, options, (model, file) => accept(kind, model, file)),
+});
 
 /** Picks the architecture by config.json's `model_type`. */
-export const AutoModelForCausalLM = { fromPretrained, fromConfig } as const;
+export const AutoModelForCausalLM = autoModel(CAUSAL_LM);

@@ -1,7 +1,4 @@
-import type { FolderTarget } from "@neolog/checkpoint";
-import { Module } from "@neolog/nn";
 import { ShapeError, type Tensor, crossEntropy, reshape, slice } from "@neolog/tensor";
-import type { GenerationConfig, PretrainedConfig } from "./config.ts";
 import { type GenerateOptions, generate } from "./generate.ts";
 import {
   type HostMatrix,
@@ -13,8 +10,7 @@ import {
   toHostLike,
 } from "./inputs.ts";
 import type { KvCache } from "./kvCache.ts";
-import { resizeTokenEmbeddings } from "./resize.ts";
-import { savePretrained } from "./savePretrained.ts";
+import { type ModelOutput, PreTrainedModel } from "./preTrainedModel.ts";
 
 /** What a causal language model reads; names and meaning as in transformers. */
 export interface ModelInputs {
@@ -32,11 +28,9 @@ export interface ModelInputs {
   readonly logits_to_keep?: number | undefined;
 }
 
-export interface CausalLMOutput {
+export interface CausalLMOutput extends ModelOutput {
   /** [B, T, vocab]; [B, logits_to_keep, vocab] where that was given. */
   readonly logits: Tensor;
-  /** Mean cross entropy over the labels that count, or null without labels. */
-  readonly loss: Tensor | null;
   /** The input of every block and, last, the normed output of the final one; each [B, T, hidden]. */
   readonly hidden_states?: readonly Tensor[];
 }
@@ -52,27 +46,9 @@ export interface DecoderInputs {
   readonly cache: KvCache | undefined;
 }
 
-/** A decoder with a language-modelling head, built from config.json, named like its checkpoint. */
-export abstract class CausalLM extends Module {
-  #generationConfig: GenerationConfig | null = null;
-
-  /** The config as loaded, with what resizing changed. */
-  abstract get config(): PretrainedConfig;
-  abstract set config(config: PretrainedConfig);
-  /** Path of the input embedding. */
-  abstract get embeddingPath(): string;
-  /** Paths of the modules that share the embedding's table. */
-  abstract get tiedPaths(): readonly string[];
-  /** Path of the output head, tied or not. */
-  abstract get headPath(): string;
-
-  /** What the checkpoint says of generation, or null where it says nothing. */
-  get generationConfig(): GenerationConfig | null {
-    return this.#generationConfig;
-  }
-  set generationConfig(config: GenerationConfig | null) {
-    this.#generationConfig = config;
-  }
+/** A decoder with a language-modelling head. */
+export abstract class CausalLM extends PreTrainedModel<ModelInputs, CausalLMOutput> {
+  abstract override get headPath(): string;
 
   /** → logits [B, T, vocab] and, with labels, the loss. */
   forward(inputs: ModelInputs): CausalLMOutput {
@@ -103,16 +79,6 @@ export abstract class CausalLM extends Module {
   /** Prompt and continuation of each row, as transformers' generate. */
   generate(options: GenerateOptions): Promise<number[][]> {
     return generate(this, options);
-  }
-
-  /** Grows or shrinks table and head to n rows; new rows are the mean of the old ones. */
-  resizeTokenEmbeddings(n: number): void {
-    resizeTokenEmbeddings(this, n);
-  }
-
-  /** Writes config.json, model.safetensors and generation_config.json into a folder, or into memory. */
-  savePretrained(dir: FolderTarget): Promise<void> {
-    return savePretrained(this, dir);
   }
 }
 

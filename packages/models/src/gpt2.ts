@@ -140,23 +140,15 @@ export class Gpt2Model extends Module {
 export class Gpt2LMHeadModel extends CausalLM {
   readonly transformer: Gpt2Model;
   readonly lm_head: TokenHead;
-  #config: PretrainedConfig;
 
   constructor(config: PretrainedConfig, file = "config.json") {
-    super();
+    super(config);
     const parsed = parseConfig(schema, config, file);
     checkDivides(file, "n_head", parsed.n_head, "n_embd", parsed.n_embd);
-    this.#config = config;
     this.transformer = new Gpt2Model(parsed);
     this.lm_head = this.#tied ? new TiedHead(() => this.transformer.wte) : linear(parsed.n_embd, parsed.vocab_size);
   }
 
-  get config(): PretrainedConfig {
-    return this.#config;
-  }
-  set config(config: PretrainedConfig) {
-    this.#config = config;
-  }
   get embeddingPath(): string {
     return "transformer.wte";
   }
@@ -168,7 +160,7 @@ export class Gpt2LMHeadModel extends CausalLM {
   }
   /** transformers ties GPT-2's head unless the config says otherwise. */
   get #tied(): boolean {
-    return this.#config.tie_word_embeddings ?? true;
+    return this.config.tie_word_embeddings ?? true;
   }
 
   protected hiddenStates(inputs: DecoderInputs, keepAll: boolean): Tensor[] {

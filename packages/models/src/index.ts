@@ -7,6 +7,7 @@ export { Gpt2LMHeadModel } from "./gpt2.ts";
 export { KvCache } from "./kvCache.ts";
 export { LlamaForCausalLM } from "./llama.ts";
 export * from "./logits.ts";
+export { type ModelOutput, PreTrainedModel } from "./preTrainedModel.ts";
 export type { FromPretrainedOptions } from "./pretrained.ts";
 export { ARCHITECTURES, architectureOf } from "./registry.ts";
 export { loadedVocabSize } from "./resize.ts";

@@ -189,24 +189,16 @@ export class LlamaModel extends Module {
 export class LlamaForCausalLM extends CausalLM {
   readonly model: LlamaModel;
   readonly lm_head: TokenHead;
-  #config: PretrainedConfig;
 
   constructor(config: PretrainedConfig, file = "config.json") {
-    super();
+    super(config);
     const parsed = llamaConfig(config, file);
-    this.#config = config;
     this.model = new LlamaModel(parsed, file);
     this.lm_head = parsed.tie_word_embeddings
       ? new TiedHead(() => this.model.embed_tokens)
       : linear(parsed.hidden_size, parsed.vocab_size);
   }
 
-  get config(): PretrainedConfig {
-    return this.#config;
-  }
-  set config(config: PretrainedConfig) {
-    this.#config = config;
-  }
   get embeddingPath(): string {
     return "model.embed_tokens";
   }
@@ -214,7 +206,7 @@ export class LlamaForCausalLM extends CausalLM {
     return "lm_head";
   }
   get tiedPaths(): readonly string[] {
-    return this.#config.tie_word_embeddings ? ["lm_head"] : [];
+    return this.config.tie_word_embeddings ? ["lm_head"] : [];
   }
 
   protected hiddenStates(inputs: DecoderInputs, keepAll: boolean): Tensor[] {

@@ -11,8 +11,8 @@ import {
 } from "@neolog/checkpoint";
 import { adoptStateDict, checkStateDict, stateDict } from "@neolog/nn";
 import { type DType, type Tensor, persist, withShapesOnly } from "@neolog/tensor";
-import type { CausalLM } from "./causalLm.ts";
 import { type PretrainedConfig, parseGenerationConfig } from "./config.ts";
+import type { PreTrainedModel } from "./preTrainedModel.ts";
 import { type Architecture, architectureOf } from "./registry.ts";
 
 export interface FromPretrainedOptions {
@@ -24,9 +24,14 @@ export interface FromPretrainedOptions {
 
 /**
  * Loads a model from a Hugging Face folder: config.json, model.safetensors or its shards, generation_config.json. Strict: every
- * key and shape must fit. Throws CheckpointError, ModelConfigError or StateDictError; no tensor stays behind then.
+ * key and shape must fit, and `accept` must take the model that the config describes. Throws CheckpointError, ModelConfigError or
+ * StateDictError; no tensor stays behind then.
  */
-export async function fromPretrained(dirOrRepo: string, options: FromPretrainedOptions = {}): Promise<CausalLM> {
+export async function fromPretrained<M extends PreTrainedModel>(
+  dirOrRepo: string,
+  options: FromPretrainedOptions,
+  accept: (model: PreTrainedModel, file: string) => M,
+): Promise<M> {
   const folder = await openFolder(await resolveModelFolder(dirOrRepo));
   const config = (await readJsonObject(folder, "config.json")) as PretrainedConfig;
   const file = `${folder.name}/config.json`;
@@ -34,7 +39,7 @@ export async function fromPretrained(dirOrRepo: string, options: FromPretrainedO
   const generationConfig = await generationConfigOf(folder);
   const checkpoint = await openCheckpoint(folder);
   try {
-    const model = withShapesOnly(() => architecture.create(config, file)); // the weights come from the checkpoint
+    const model = withShapesOnly(() => accept(architecture.create(config, file), file)); // the weights come from the checkpoint
     model.generationConfig = generationConfig;
     await loadWeights(model, architecture, checkpoint, options);
     if (options.dtype) {
@@ -48,7 +53,7 @@ export async function fromPretrained(dirOrRepo: string, options: FromPretrainedO
 
 /** Puts the checkpoint's tensors into the model, or disposes both. */
 async function loadWeights(
-  model: CausalLM,
+  model: PreTrainedModel,
   architecture: Architecture,
   checkpoint: Checkpoint,
   { dtype, onProgress }: FromPretrainedOptions,
@@ -72,7 +77,7 @@ async function loadWeights(
 
 /** Module key → name in the checkpoint, which may lack the base model's prefix or hold a tied head and buffers besides. */
 function checkpointNames(
-  model: CausalLM,
+  model: PreTrainedModel,
   checkpoint: Checkpoint,
   { basePrefix, ignored }: Architecture,
 ): Map<string, string> {
@@ -88,7 +93,11 @@ function checkpointNames(
 }
 
 /** A tied head that the checkpoint stores all the same must be the embedding. Throws CheckpointError TIED_DISAGREE. */
-async function checkTies(model: CausalLM, checkpoint: Checkpoint, names: ReadonlyMap<string, string>): Promise<void> {
+async function checkTies(
+  model: PreTrainedModel,
+  checkpoint: Checkpoint,
+  names: ReadonlyMap<string, string>,
+): Promise<void> {
   for (const name of model.tiedPaths.map((path) => `${path}.weight`)) {
     if (!checkpoint.tensors.has(name)) continue;
     const table = names.get(`${model.embeddingPath}.weight`)!;

@@ -1,11 +1,11 @@
 import { initWeights } from "@neolog/nn";
-import type { CausalLM } from "./causalLm.ts";
 import { ModelConfigError, type PretrainedConfig } from "./config.ts";
 import { Gpt2LMHeadModel } from "./gpt2.ts";
 import { LlamaForCausalLM } from "./llama.ts";
+import type { PreTrainedModel } from "./preTrainedModel.ts";
 
 export interface Architecture {
-  readonly create: (config: PretrainedConfig, file: string) => CausalLM;
+  readonly create: (config: PretrainedConfig, file: string) => PreTrainedModel;
   /** The class and module that transformers has for it, as adapter files record them. */
   readonly transformers: { readonly base_model_class: string; readonly parent_library: string };
   /** What checkpoint keys of the base model without a head lack. */
@@ -42,9 +42,18 @@ export function architectureOf(config: { readonly model_type?: unknown }, file =
   return ARCHITECTURES[model_type]!;
 }
 
-/** A model with random weights: GPT-2's initialisation from `seed`. */
-export function fromConfig(config: PretrainedConfig, { seed = 0, std = 0.02 } = {}): CausalLM {
-  const model = architectureOf(config).create(config, "config.json");
+export interface InitOptions {
+  readonly seed?: number;
+  readonly std?: number;
+}
+
+/** A model with random weights that `accept` takes: GPT-2's initialisation from `seed`. */
+export function fromConfig<M extends PreTrainedModel>(
+  config: PretrainedConfig,
+  { seed = 0, std = 0.02 }: InitOptions,
+  accept: (model: PreTrainedModel, file: string) => M,
+): M {
+  const model = accept(architectureOf(config).create(config, "config.json"), "config.json");
   initWeights(model, seed, std);
   return model;
 }

@@ -1,11 +1,11 @@
 import { Embedding, Linear } from "@neolog/nn";
 import { IndexError, type Tensor, cast, cat, expand, mean, persist, Scope, slice, untracked } from "@neolog/tensor";
-import type { CausalLM } from "./causalLm.ts";
+import type { PreTrainedModel } from "./preTrainedModel.ts";
 
-const loadedSizes = new WeakMap<CausalLM, number>();
+const loadedSizes = new WeakMap<PreTrainedModel, number>();
 
 /** Rows of the embedding before the first resize. */
-export const loadedVocabSize = (model: CausalLM): number => loadedSizes.get(model) ?? model.config.vocab_size;
+export const loadedVocabSize = (model: PreTrainedModel): number => loadedSizes.get(model) ?? model.config.vocab_size;
 
 /** The embedding is an adapter's, whose rows belong to the table as it is. */
 export class AdaptedEmbeddingError extends Error {
@@ -23,10 +23,10 @@ export class AdaptedEmbeddingError extends Error {
  * (biases too), so that no new token is likelier than an average one. Hewitt 2021, "Initializing New Word Embeddings for
  * Pretrained Language Models". Throws AdaptedEmbeddingError where an adapter wraps the embedding.
  */
-export function resizeTokenEmbeddings(model: CausalLM, n: number): void {
+export function resizeTokenEmbeddings(model: PreTrainedModel, n: number): void {
   if (!Number.isInteger(n) || n < 1) throw new IndexError("resizeTokenEmbeddings", "n must be a positive integer", n);
   const table = model.moduleAt(model.embeddingPath);
-  const head = model.moduleAt(model.headPath);
+  const head = model.headPath === null ? undefined : model.moduleAt(model.headPath);
   if (!(table instanceof Embedding)) throw new AdaptedEmbeddingError("resizeTokenEmbeddings", model.embeddingPath);
   loadedSizes.set(model, loadedVocabSize(model));
   table.weight = resized(table.weight, n);

@@ -8,13 +8,13 @@ import {
   writeFolder,
 } from "@neolog/checkpoint";
 import { stateDict } from "@neolog/nn";
-import type { CausalLM } from "./causalLm.ts";
+import type { PreTrainedModel } from "./preTrainedModel.ts";
 
 /**
  * Writes config.json, model.safetensors and, where the model came with one, generation_config.json; none is ever seen
  * half-written. A tied head is not stored. Throws CheckpointError where the target is a file.
  */
-export async function savePretrained(model: CausalLM, dir: FolderTarget): Promise<void> {
+export async function savePretrained(model: PreTrainedModel, dir: FolderTarget): Promise<void> {
   const tensors = [...stateDict(model)].map(([name, t]) => {
     const read = async (): Promise<Uint8Array> => (await fromTensor(t)).bytes;
     return [name, { dtype: STORED_DTYPE[t.dtype], shape: t.shape, read }] as const;

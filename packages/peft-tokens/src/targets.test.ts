@@ -1,4 +1,4 @@
-import { CausalLM, type PretrainedConfig } from "@neolog/models";
+import { CausalLM } from "@neolog/models";
 import { Embedding, Linear, Module } from "@neolog/nn";
 import { Scope, type Tensor, cat, mul, randn, reshape } from "@neolog/tensor";
 import { describe, expect, test } from "vitest";
@@ -28,11 +28,8 @@ class TwoTables extends CausalLM {
   readonly lm_head = head(9, 7);
   readonly #scale: number;
   constructor(scale: number) {
-    super();
+    super({ model_type: "llama", vocab_size: 9 });
     this.#scale = scale;
-  }
-  get config(): PretrainedConfig {
-    return { model_type: "llama", vocab_size: 9, hidden_size: 4 } as PretrainedConfig;
   }
   get embeddingPath(): string {
     return "emb";

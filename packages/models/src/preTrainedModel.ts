@@ -1,0 +1,60 @@
+import type { FolderTarget } from "@neolog/checkpoint";
+import { Module } from "@neolog/nn";
+import type { Tensor } from "@neolog/tensor";
+import type { GenerationConfig, PretrainedConfig } from "./config.ts";
+import { resizeTokenEmbeddings } from "./resize.ts";
+import { savePretrained } from "./savePretrained.ts";
+
+/** What every model with a head over the vocabulary gives. */
+export interface ModelOutput {
+  /** [B, T, vocab] */
+  readonly logits: Tensor;
+  /** Mean cross entropy over the labels that count, or null without labels. */
+  readonly loss: Tensor | null;
+}
+
+/** A model built from config.json and named like its checkpoint: decoder, encoder or both. */
+export abstract class PreTrainedModel<Inputs = never, Output extends ModelOutput = ModelOutput> extends Module {
+  #config: PretrainedConfig;
+  #generationConfig: GenerationConfig | null = null;
+
+  constructor(config: PretrainedConfig) {
+    super();
+    this.#config = config;
+  }
+
+  /** Path of the input embedding. */
+  abstract get embeddingPath(): string;
+  /** Paths of the modules that share the embedding's table. */
+  abstract get tiedPaths(): readonly string[];
+  /** Path of the output head, tied or not; null where the model has none. */
+  abstract get headPath(): string | null;
+
+  abstract override forward(inputs: Inputs): Output;
+
+  /** The config as loaded, with what resizing changed. */
+  get config(): PretrainedConfig {
+    return this.#config;
+  }
+  set config(config: PretrainedConfig) {
+    this.#config = config;
+  }
+
+  /** What the checkpoint says of generation, or null where it says nothing. */
+  get generationConfig(): GenerationConfig | null {
+    return this.#generationConfig;
+  }
+  set generationConfig(config: GenerationConfig | null) {
+    this.#generationConfig = config;
+  }
+
+  /** Grows or shrinks table and head to n rows; new rows are the mean of the old ones. */
+  resizeTokenEmbeddings(n: number): void {
+    resizeTokenEmbeddings(this, n);
+  }
+
+  /** Writes config.json, model.safetensors and generation_config.json into a folder, or into memory. */
+  savePretrained(dir: FolderTarget): Promise<void> {
+    return savePretrained(this, dir);
+  }
+}
