@@ -59,7 +59,10 @@ export interface Backend {
   fill(out: View, value: number): void;
   /** Element i depends on (seed, i) only; see random.ts. */
   random(distribution: Distribution, out: View, seed: number): void;
-  /** Optional one-pass kernels; each is defined by the composite of the same name in ops/. Inputs and out are contiguous. */
+  /**
+   * Optional one-pass kernels; each is defined by the composite of the same name in ops/. Inputs and out are contiguous, but the
+   * heads of attention's k and v may lie apart (`rowsPerHead`).
+   */
   readonly fused?: {
     readonly [N in FusedName | GradientName]?: (out: View, inputs: readonly View[], attrs: OpAttrs[N]) => void;
   };

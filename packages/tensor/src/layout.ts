@@ -115,3 +115,16 @@ export function sliceLayout(layout: Layout, axis: number, start: number, size: n
   const strides = layout.strides.with(axis, layout.strides[axis]! * step);
   return { shape, strides, offset: layout.offset + (size > 0 ? start * layout.strides[axis]! : 0) };
 }
+
+/**
+ * Rows of `width` elements from the start of one head to the start of the next, for x [B, K, n, width] whose rows lie one after the
+ * other and whose heads lie evenly apart, as in a cache with room for more rows; null where they do not.
+ */
+export function rowsPerHead({ shape, strides }: Layout): number | null {
+  const [B, K, n, width] = shape as [number, number, number, number];
+  if ((width > 1 && strides[3] !== 1) || (n > 1 && strides[2] !== width)) return null;
+  if (B * K <= 1 || n * width === 0) return n;
+  const step = K > 1 ? strides[1]! : strides[0]!;
+  if (K > 1 && B > 1 && strides[0] !== K * step) return null;
+  return step % width === 0 ? step / width : null;
+}

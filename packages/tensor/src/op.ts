@@ -142,19 +142,23 @@ export function relayout<N extends OpName>(op: N, x: Tensor, attrs: OpAttrs[N], 
   return Tensor.viewing(x, layout, provenance(op, [x], attrs));
 }
 
-/** Runs the backend's one-pass kernel where it has one, else the composite that defines the op. */
+/**
+ * Runs the backend's one-pass kernel where it has one, else the composite that defines the op. Inputs that are not contiguous are
+ * copied, but for those whose number `asIs` lets through.
+ */
 export function fused<N extends FusedName>(
   op: N,
   inputs: readonly Tensor[],
   attrs: OpAttrs[N],
   shape: Shape,
   composite: () => Tensor,
+  asIs?: (input: number) => boolean,
 ): Tensor {
   const kernel = commonBackend(op, inputs).fused?.[op];
   if (!kernel) return composite();
   const dtype = resultDType(inputs.map((x) => x.dtype));
   return execute(op, inputs, attrs, { shape, dtype }, (_, out) => {
-    withContiguous(op, inputs, (views) => kernel(out, views, attrs));
+    withContiguous(op, inputs, (views) => kernel(out, views, attrs), asIs);
   });
 }
 
@@ -177,14 +181,22 @@ export function fusedGradient<N extends GradientName>(
   return computed(op, inputs, { shape, dtype }, run, null);
 }
 
-/** Calls `use` with row-major views of the tensors; what had to be copied is freed afterwards. */
-export function withContiguous(op: string, inputs: readonly Tensor[], use: (views: View[]) => void): void {
+/**
+ * Calls `use` with row-major views of the tensors, those whose number `asIs` lets through as they are; what had to be copied is freed
+ * afterwards.
+ */
+export function withContiguous(
+  op: string,
+  inputs: readonly Tensor[],
+  use: (views: View[]) => void,
+  asIs: (input: number) => boolean = () => false,
+): void {
   const copies: { backend: Backend; view: View }[] = [];
   try {
     use(
-      inputs.map((x) => {
+      inputs.map((x, i) => {
         const view = x.view(op);
-        if (isContiguous(view.layout)) return view;
+        if (isContiguous(view.layout) || asIs(i)) return view;
         const copy = {
           buffer: x.backend.allocate(x.dtype, x.size),
           layout: contiguousLayout(x.shape),

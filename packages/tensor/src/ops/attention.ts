@@ -1,5 +1,5 @@
 import { type Shape, ShapeError, formatShape } from "../errors.ts";
-import { broadcastsTo, sameShape, sizeOf } from "../layout.ts";
+import { broadcastsTo, rowsPerHead, sameShape, sizeOf } from "../layout.ts";
 import { type GradientAttrs, fused, fusedGradient } from "../op.ts";
 import type { Tensor } from "../tensor.ts";
 import { matmul } from "./matmul.ts";
@@ -29,10 +29,13 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, options
   const scale = options.scale ?? 1 / Math.sqrt(D);
   const softcap = options.softcap ?? null;
   const allowed = asInt32(mask);
-  return fused("attention", [q, k, v, allowed], { scale, softcap }, [B, H, T, v.shape[3]!], () => {
+  const composite = (): Tensor => {
     const { p } = weights(q, k, allowed, scale, softcap);
     return reshape(matmul(p, grouped(v, k.shape[1]!)), [B, H, T, -1].with(3, v.shape[3]!));
-  });
+  };
+  const headsApart = (input: number): boolean =>
+    (input === 1 && rowsPerHead(k.layout) !== null) || (input === 2 && rowsPerHead(v.layout) !== null);
+  return fused("attention", [q, k, v, allowed], { scale, softcap }, [B, H, T, v.shape[3]!], composite, headsApart);
 }
 
 /**

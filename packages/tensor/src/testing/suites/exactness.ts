@@ -1,10 +1,10 @@
 import fc from "fast-check";
 import { type TestContext, describe, expect, test } from "vitest";
-import { intTensor, randn, zeros } from "../../create.ts";
+import { intTensor, ones, randn, zeros } from "../../create.ts";
 import type { Shape } from "../../errors.ts";
 import { attention, attentionGrad } from "../../ops/attention.ts";
 import { matmul } from "../../ops/matmul.ts";
-import { cat, slice } from "../../ops/movement.ts";
+import { cat, contiguous, slice } from "../../ops/movement.ts";
 import { layerNorm, rmsNorm } from "../../ops/norm.ts";
 import { logSoftmax, softmax } from "../../ops/softmax.ts";
 import type { Tensor } from "../../tensor.ts";
@@ -155,6 +155,28 @@ export function exactnessSuite(bench: Bench): void {
         return identical(
           () => attention(made(0), made(1), made(2), causal(T, T)),
           () => attention(made(0), padded(made(1)), padded(made(2)), cat([zero(before), causal(T, T), zero(after)], 3)),
+        );
+      });
+    });
+
+    test("attention reads keys and values where they lie in a longer cache, to the same bytes", async (context) => {
+      onlyIfExact(context);
+      const choice = fc.record({
+        T: length,
+        S: length,
+        D: length,
+        before: fc.nat(5),
+        after: fc.nat(5),
+        seed: fc.nat(),
+      });
+      await always(choice, ({ T, S, D, before, after, seed }) => {
+        const cached = (i: number) => random([2, 3, before + S + after, D], seed + i);
+        const seen = (x: Tensor) => slice(x, 2, before, before + S);
+        const q = () => random([2, 6, T, D], seed);
+        const all = () => ones([1, 1, T, S], "int32", bench.tested);
+        return identical(
+          () => attention(q(), contiguous(seen(cached(1))), contiguous(seen(cached(2))), all()),
+          () => attention(q(), seen(cached(1)), seen(cached(2)), all()),
         );
       });
     });

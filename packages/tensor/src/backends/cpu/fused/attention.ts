@@ -1,5 +1,5 @@
 import type { View } from "../../../backend.ts";
-import { contiguousLayout, expandLayout } from "../../../layout.ts";
+import { contiguousLayout, expandLayout, rowsPerHead } from "../../../layout.ts";
 import type { OpAttrs } from "../../../op.ts";
 import { starts } from "../strided.ts";
 import { float32 } from "./float32.ts";
@@ -11,7 +11,8 @@ export function attention(out: View, [q, k, v, mask]: readonly View[], { scale, 
   const allowedLayout = expandLayout(contiguousLayout(mask!.layout.shape), [B, H, T, S]);
   const maskRows = starts(allowedLayout, 3);
   const maskStep = allowedLayout.strides[3]!;
-  const [y, queries, keys, values, maskData] = [float32(out), float32(q!), float32(k!), float32(v!), float32(mask!)];
+  const [y, queries, keys, values, maskData] = [float32(out), float32(q!), headRows(k!), headRows(v!), float32(mask!)];
+  const [keyHead, valueHead] = [rowsPerHead(k!.layout)! * D, rowsPerHead(v!.layout)! * E];
   const allowed = new Int32Array(S);
   const weights = new Float64Array(S);
   for (let row = 0; row < B * H * T; row++) {
@@ -19,7 +20,7 @@ export function attention(out: View, [q, k, v, mask]: readonly View[], { scale, 
     const group = Math.floor(head / H) * K + Math.floor((head % H) / (H / K)); // b·K + the key head that h shares
     let count = allowedKeys(allowed, maskData, maskRows[row]!, maskStep, S);
     if (count > 0) {
-      dots(weights, queries, row * D, keys, group * S * D, D, allowed, count);
+      dots(weights, queries, row * D, keys, group * keyHead, D, allowed, count);
       softmax(weights, count, scale, softcap);
     } else {
       // every score is equally impossible: the mean of all values, as the composite gives
@@ -27,8 +28,17 @@ export function attention(out: View, [q, k, v, mask]: readonly View[], { scale, 
       weights.fill(1 / S);
       count = S;
     }
-    mix(y, row * E, values, group * S * E, E, weights, allowed, count);
+    mix(y, row * E, values, group * valueHead, E, weights, allowed, count);
   }
+}
+
+/** The elements from the first row of x [B, K, n, width] to the last row of the last head; what lies between heads comes along. */
+function headRows(x: View): Float32Array {
+  const { shape, offset } = x.layout;
+  const [B, K, n, width] = shape as [number, number, number, number];
+  if (B * K * n * width === 0) return new Float32Array(0);
+  const rows = rowsPerHead(x.layout)! * (B * K - 1) + n;
+  return float32({ buffer: x.buffer, layout: contiguousLayout([rows, width], offset) });
 }
 
 /** Lists the keys whose mask is not zero; returns how many. */

@@ -1,4 +1,5 @@
 import type { View } from "../../../backend.ts";
+import { rowsPerHead } from "../../../layout.ts";
 import type { OpAttrs } from "../../../op.ts";
 import { type Expr, add, at, f32, f32x4, i32, load, mul, op, smaller, sub } from "../asm/expression.ts";
 import type { FunctionBuilder, Local } from "../asm/function.ts";
@@ -13,8 +14,8 @@ import { Vectors } from "../vectors.ts";
 
 /**
  * softmax(q·kᵀ·scale, masked)·v without a [T, S] tensor. q [B, H, T, D], k [B, K, S, D], v [B, K, S, E], mask int32 that broadcasts
- * to [B, H, T, S] → out [B, H, T, E]. Eight queries of the heads that share keys go side by side. False
- * where there is nothing to add up.
+ * to [B, H, T, S] → out [B, H, T, E]. The heads of k and v may lie apart. Eight queries of the heads that share keys go side by side.
+ * False where there is nothing to add up.
  */
 export function attention(
   engine: Engine,
@@ -31,7 +32,7 @@ export function attention(
     engine.withTemporary(0, PANEL * rows * engine.pool.threads, (temporary) => {
       const addresses = [out, q!, k!, v!].map(addressOf);
       const capped = softcap === null ? [scale, 0] : [scale / softcap, softcap];
-      const sizes = [K, queries, S, D, E];
+      const sizes = [K, queries, S, rowsPerHead(k!.layout)!, rowsPerHead(v!.layout)!, D, E];
       const args = [...addresses, address, batchBytes, imageBytes, panels, ...sizes, ...capped, temporary, ROW * rows];
       engine.run(ATTENTION, "attention", args, { items: B * K * panels, work: PANEL * S * (D + E) });
     }),
@@ -62,6 +63,9 @@ const ATTENTION: ModuleDefinition = {
         heads: "i32",
         queries: "i32",
         S: "i32",
+        /** From the first key, or value, of a head to that of the next. */
+        keyRows: "i32",
+        valueRows: "i32",
         D: "i32",
         E: "i32",
         scale: "f32",
@@ -85,10 +89,8 @@ const ATTENTION: ModuleDefinition = {
           f.set(reach, at(at(reach, op("i32.rem_u", head, a.heads), a.imageBytes), query, REACH.BYTES / PANEL));
           const first = f.local("i32", load("i32.load", reach, REACH.FIRST));
           const n = f.local("i32", sub(load("i32.load", reach, REACH.LAST), first));
-          const key = f.local("i32", at(first, head, a.S));
-          const values = f.local("i32", at(a.v, mul(key, a.E), 4));
-
-          const keys = f.local("i32", at(a.k, mul(key, a.D), 4));
+          const values = f.local("i32", at(a.v, mul(at(first, head, a.valueRows), a.E), 4));
+          const keys = f.local("i32", at(a.k, mul(at(first, head, a.keyRows), a.D), 4));
           const [ownQ, ownOut] = [
             f.local("i32", at(a.q, mul(row, a.D), 4)),
             f.local("i32", at(a.out, mul(row, a.E), 4)),
