@@ -1,36 +1,49 @@
-import { AutoModelForCausalLM, type CausalLM } from "@neolog/models";
+import { ARCHITECTURES, AutoModelForCausalLM, type CausalLM, type PretrainedConfig } from "@neolog/models";
 import { Scope, type Tensor, assign, tensor } from "@neolog/tensor";
 import type { PeftModel } from "./model.ts";
 import type { Warning } from "./warnings.ts";
 
-const llama = {
-  model_type: "llama",
+/** One layer, 11 tokens, width 6, in the keys of every family; each reads its own. */
+const TINY = {
   vocab_size: 11,
   hidden_size: 6,
   intermediate_size: 8,
   num_hidden_layers: 1,
   num_attention_heads: 3,
   num_key_value_heads: 1,
+  head_dim: 2,
   max_position_embeddings: 16,
   rms_norm_eps: 1e-5,
   hidden_act: "silu",
-  tie_word_embeddings: false,
+  n_embd: 6,
+  n_layer: 1,
+  n_head: 3,
+  n_positions: 16,
 };
-const gpt2 = { model_type: "gpt2", vocab_size: 11, n_embd: 6, n_layer: 1, n_head: 3, n_positions: 16 };
+const NAMED: Readonly<Record<string, object>> = {
+  gpt2: { model_type: "gpt2", tie_word_embeddings: true },
+  "gpt2 untied": { model_type: "gpt2", tie_word_embeddings: false },
+  llama: { model_type: "llama", tie_word_embeddings: false },
+  "llama tied": { model_type: "llama", tie_word_embeddings: true },
+  "llama with biases": { model_type: "llama", tie_word_embeddings: false, attention_bias: true },
+};
 
-/** One layer, 11 tokens, width 6: both architectures, head tied and untied. */
-export const BASES = {
-  gpt2,
-  "gpt2 untied": { ...gpt2, tie_word_embeddings: false },
-  llama,
-  "llama tied": { ...llama, tie_word_embeddings: true },
-  "llama with biases": { ...llama, attention_bias: true },
-} as const;
-export type BaseName = keyof typeof BASES;
+/** A name above, or an architecture of the registry followed by "tied" or "untied". */
+export type BaseName = string;
 
+/** Every architecture, head tied and untied. */
+export const EVERY_BASE: readonly BaseName[] = Object.keys(ARCHITECTURES).flatMap((type) => [
+  `${type} tied`,
+  `${type} untied`,
+]);
+
+export function configOf(name: BaseName): PretrainedConfig {
+  const [model_type, tie] = name.split(" ");
+  return { ...TINY, ...(NAMED[name] ?? { model_type, tie_word_embeddings: tie === "tied" }) } as never;
+}
 export const makeBase = (name: BaseName, seed = 3): CausalLM =>
-  AutoModelForCausalLM.fromConfig(BASES[name], { seed, std: 0.5 });
-export const isTied = (name: BaseName): boolean => name === "gpt2" || name === "llama tied";
+  AutoModelForCausalLM.fromConfig(configOf(name), { seed, std: 0.5 });
+export const isTied = (name: BaseName): boolean => configOf(name)["tie_word_embeddings"] === true;
 
 /** Every id twice, in two rows. */
 export const BATCH = {

@@ -1,0 +1,139 @@
+import { beforeAll, describe, expect, test } from "vitest";
+import { AdamW, backward, checkpoint } from "@neolog/autograd";
+import { Scope, type Tensor, defaultBackend, setDefaultBackend } from "@neolog/tensor";
+import { PeftModel, TrainableTokensConfig, getPeftModel, tokenParameters } from "../index.ts";
+import { BATCH, caught, logitsOf, makeBase, valuesOf } from "../testing.ts";
+import {
+  HIDDEN,
+  IDS,
+  config,
+  embeddingOf,
+  everyWorld,
+  expectSame,
+  rowsOf,
+  saved,
+  train,
+  withRows,
+  withThree,
+} from "./world.ts";
+
+describe.each(await everyWorld())("training and generating, $name on $title", ({ name, backend }) => {
+  beforeAll(() => setDefaultBackend(backend));
+
+  test("A-3, A-55, A-63: steps move the rows, nothing else, and the loss falls", () => {
+    const base = makeBase(name);
+    const before = valuesOf(base);
+    const peft = getPeftModel(base, config());
+    const original = embeddingOf(peft).originalOf("default").dataSync();
+    const rows = rowsOf(peft);
+    const losses = train(peft, 12);
+    expect(losses.at(-1)!).toBeLessThan(losses[0]!);
+    expect(rowsOf(peft)).not.toEqual(rows);
+    expect(embeddingOf(peft).originalOf("default").dataSync()).toEqual(original);
+    expect(valuesOf(peft.unload())).toEqual(before);
+  });
+
+  test("A-64: recomputing the forward pass gives the same gradients", () => {
+    const gradients = (run: (peft: PeftModel) => Tensor) => {
+      const peft = withRows(makeBase(name));
+      using _scope = new Scope();
+      backward(run(peft));
+      return tokenParameters(peft)[0]!.grad!.dataSync();
+    };
+    const plain = gradients((peft) => peft.forward(BATCH).loss!);
+    const again = gradients((peft) => checkpoint(() => peft.forward(BATCH).loss!));
+    expect(again.some((x) => x !== 0)).toBe(true);
+    expect(again).toEqual(plain);
+  });
+
+  test("A-70: setRequiresGrad toggles flags and nothing else", () => {
+    const peft = withThree(makeBase(name));
+    const before = logitsOf(peft);
+    peft.setRequiresGrad(["second"]);
+    peft.setRequiresGrad("default", false);
+    expect(["default", "second", "third"].map((adapter) => peft.requiresGradOf(adapter))).toEqual([false, true, false]);
+    expect(peft.activeAdapters).toEqual(["default"]);
+    expectSame(logitsOf(peft), before);
+  });
+
+  test("A-71: inferenceMode and isTrainable set the flags of a first and a second adapter", async () => {
+    const frozen = getPeftModel(
+      makeBase(name),
+      new TrainableTokensConfig({ token_indices: IDS, inference_mode: true }),
+    );
+    expect(frozen.requiresGradOf("default")).toBe(false);
+    const peft = withThree(makeBase(name));
+    peft.setAdapter("second", { inferenceMode: true });
+    expect(tokenParameters(peft)).toEqual([]);
+    const files = await saved(peft);
+    for (const isTrainable of [true, false]) {
+      const loaded = await PeftModel.fromPretrained(makeBase(name), files, { isTrainable });
+      await loaded.loadAdapter(files, "second", { isTrainable, subfolder: "second" });
+      expect(["default", "second"].map((adapter) => loaded.requiresGradOf(adapter))).toEqual([
+        isTrainable,
+        isTrainable,
+      ]);
+    }
+  });
+
+  test("A-72: generate runs through the rows, and its scores are forward's", async () => {
+    const peft = withRows(makeBase(name));
+    const [ids] = await peft.generate({ input_ids: [[7, 1]], max_new_tokens: 5, eos_token_id: null });
+    for (let n = 2; n < 7; n++) {
+      const last = Array.from(logitsOf(peft, [ids!.slice(0, n)])).slice(-11);
+      expect(last.indexOf(Math.max(...last))).toBe(ids![n]);
+    }
+    const twin = await withRows(makeBase(name)).mergeAndUnload();
+    expect(await twin.generate({ input_ids: [[7, 1]], max_new_tokens: 5, eos_token_id: null })).toEqual([ids]);
+  });
+
+  test("A-78: added tokens train, and the file is smaller than the table", async () => {
+    const base = makeBase(name);
+    base.resizeTokenEmbeddings(13);
+    const peft = getPeftModel(base, config([11, 12]));
+    const before = rowsOf(peft);
+    peft.backward(peft.forward({ input_ids: [[11, 1, 12]], labels: [[11, 1, 12]] }).loss!);
+    new AdamW(tokenParameters(peft), { lr: 0.1 }).step();
+    expect(rowsOf(peft).every((x, i) => x !== before[i])).toBe(true);
+    expect((await saved(peft)).get("adapter_model.safetensors")!.length).toBeLessThan(13 * HIDDEN * 4 + 200);
+  });
+
+  test("backward says why there is nothing to train", async () => {
+    const peft = withThree(makeBase(name));
+    const trial = () => caught(() => peft.backward(peft.forward(BATCH).loss!));
+    await peft.mergeAdapter();
+    expect(await trial()).toMatchObject({
+      code: "NOTHING_TO_TRAIN",
+      message: expect.stringContaining("merged default"),
+    });
+    peft.unmergeAdapter();
+    peft.disableAdapterLayers();
+    expect(await trial()).toMatchObject({ code: "NOTHING_TO_TRAIN", message: expect.stringContaining("disabled") });
+    peft.enableAdapterLayers();
+    peft.setAdapter([]);
+    peft.setRequiresGrad("third");
+    expect(await trial()).toMatchObject({
+      code: "NOTHING_TO_TRAIN",
+      message: expect.stringContaining("trainable third, active none"),
+    });
+    peft.setAdapter("third");
+    peft.backward(peft.forward(BATCH).loss!);
+    expect(tokenParameters(peft)[0]!.grad).not.toBeNull();
+  });
+
+  test("live buffers stay level over 50 training steps", () => {
+    const peft = getPeftModel(makeBase(name), config());
+    const rows = tokenParameters(peft);
+    const optimizer = new AdamW(rows, { lr: 0.01 });
+    const live: number[] = [];
+    for (let step = 0; step < 50; step++) {
+      {
+        using _step = new Scope();
+        backward(peft.forward(BATCH).loss!);
+        optimizer.step();
+      }
+      live.push(defaultBackend().live);
+    }
+    expect(new Set(live.slice(1)).size).toBe(1);
+  });
+});
