@@ -1,5 +1,5 @@
 import { parseJson } from "@neolog/checkpoint";
-import { ACTIVATIONS, ROPE_TYPES, type RopeParameters } from "@neolog/nn";
+import { ACTIVATIONS, ROPE_TYPES, type RopeParameters, rotaryDim } from "@neolog/nn";
 import * as v from "valibot";
 
 /** config.json as it stands in the file; keys that we do not know are kept. */
@@ -27,6 +27,7 @@ export class ModelConfigError extends Error {
 
 export const size = v.pipe(v.number(), v.integer(), v.minValue(1));
 export const positive = v.pipe(v.number(), v.gtValue(0));
+export const fraction = v.pipe(v.number(), v.gtValue(0), v.maxValue(1));
 export const activation = v.picklist(Object.keys(ACTIVATIONS));
 export const tokenId = v.nullish(v.pipe(v.number(), v.integer()));
 const endTokenIds = v.nullish(v.union([v.number(), v.array(v.number())]));
@@ -72,7 +73,7 @@ export function parseGenerationConfig(text: string, file: string): GenerationCon
   return { eos_token_id, pad_token_id, text };
 }
 
-const ropeSchema = v.looseObject({
+const ropeEntries = {
   rope_type: v.optional(v.picklist(ROPE_TYPES)),
   type: v.optional(v.picklist(ROPE_TYPES)),
   rope_theta: v.optional(positive),
@@ -86,8 +87,11 @@ const ropeSchema = v.looseObject({
   mscale: v.optional(positive),
   mscale_all_dim: v.optional(positive),
   truncate: v.optional(v.boolean()),
-  partial_rotary_factor: v.optional(v.literal(1)),
-});
+};
+const wholeRotary = { partial_rotary_factor: v.optional(v.literal(1)) };
+const partialRotary = { partial_rotary_factor: v.optional(fraction) };
+const ropeSchema = v.looseObject({ ...ropeEntries, ...wholeRotary });
+const partialRopeSchema = v.looseObject({ ...ropeEntries, ...partialRotary });
 
 /** What each type cannot do without; transformers has no defaults for these. */
 const NEEDED: Readonly<Record<string, readonly (keyof RopeParameters)[]>> = {
@@ -102,14 +106,22 @@ export const ROPE_KEYS = {
   rope_theta: v.optional(positive),
   rope_parameters: v.nullish(ropeSchema),
   rope_scaling: v.nullish(ropeSchema),
-  partial_rotary_factor: v.optional(v.literal(1)),
+  ...wholeRotary,
 };
 
-type RopeKeys = v.InferOutput<v.ObjectSchema<typeof ROPE_KEYS, undefined>>;
+/** The same for models that may turn a part of each head. */
+export const PARTIAL_ROPE_KEYS = {
+  ...ROPE_KEYS,
+  rope_parameters: v.nullish(partialRopeSchema),
+  rope_scaling: v.nullish(partialRopeSchema),
+  ...partialRotary,
+};
+
+type RopeKeys = v.InferOutput<v.ObjectSchema<typeof PARTIAL_ROPE_KEYS, undefined>>;
 
 /** Both spellings as one. */
 export function ropeParametersOf(
-  { rope_parameters, rope_scaling, rope_theta }: RopeKeys,
+  { rope_parameters, rope_scaling, rope_theta, partial_rotary_factor }: RopeKeys,
   file: string,
 ): RopeParameters {
   const given = rope_parameters ?? rope_scaling ?? {};
@@ -119,5 +131,18 @@ export function ropeParametersOf(
     if (given[key] !== undefined) continue;
     throw new ModelConfigError(file, `${spelling}.${key}`, `must be set for rope_type "${rope_type}", found none`);
   }
-  return { ...given, rope_type, rope_theta: given.rope_theta ?? rope_theta ?? 10_000 };
+  return {
+    ...given,
+    rope_type,
+    rope_theta: given.rope_theta ?? rope_theta ?? 10_000,
+    partial_rotary_factor: given.partial_rotary_factor ?? partial_rotary_factor,
+  };
+}
+
+/** Throws ModelConfigError unless the elements that turn make pairs. */
+export function checkRotaryPairs(file: string, key: string, rope: RopeParameters, headDim: number): void {
+  const turned = rotaryDim(rope, headDim);
+  if (turned > 0 && turned % 2 === 0) return;
+  const of = turned === headDim ? "" : ` of ${headDim}`;
+  throw new ModelConfigError(file, key, `must turn an even number of elements of each head, found ${turned}${of}`);
 }

@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { rope, tensor } from "@neolog/tensor";
 import { describe, expect, test } from "vitest";
-import { type RopeParameters, ropeAngles, ropeFrequencies } from "./rope.ts";
+import { type RopeParameters, applyRotary, ropeAngles, ropeFrequencies } from "./rope.ts";
 
 interface OpCase {
   readonly name: string;
@@ -115,4 +115,19 @@ test("scores between rotated queries and keys depend on their distance alone", (
   };
   expect(score(7, 3)).toBeCloseTo(score(24, 20), 5);
   expect(score(7, 3)).not.toBeCloseTo(score(7, 4), 3);
+});
+
+test("partial rotary turns the first elements of each head as a smaller head, and leaves the rest", () => {
+  const partial = ropeFrequencies(parameters({ partial_rotary_factor: 0.5 }), 8, 64);
+  expect(partial).toEqual(ropeFrequencies(parameters({}), 4, 64));
+  const angles = ropeAngles(partial, Int32Array.of(0, 5), 1);
+  const head = Array.from({ length: 16 }, (_, i) => i - 7.5);
+  const first = [head.slice(0, 4), head.slice(8, 12)].flat();
+  const alone = [...rope(tensor(first, [1, 1, 2, 4]), angles.cos, angles.sin).dataSync()];
+  expect([...applyRotary(tensor(head, [1, 1, 2, 8]), angles).dataSync()]).toEqual([
+    ...alone.slice(0, 4),
+    ...head.slice(4, 8),
+    ...alone.slice(4),
+    ...head.slice(12),
+  ]);
 });

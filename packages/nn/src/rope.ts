@@ -1,4 +1,4 @@
-import { type Tensor, tensor } from "@neolog/tensor";
+import { type Tensor, cat, rope as turn, slice, tensor } from "@neolog/tensor";
 
 /** The rope part of a config: `rope_parameters` of transformers 5, or `rope_theta` with `rope_scaling` of transformers 4. */
 export interface RopeParameters {
@@ -15,16 +15,22 @@ export interface RopeParameters {
   readonly mscale_all_dim?: number | undefined;
   /** Round the borders of yarn's ramp to whole pairs; true by default. */
   readonly truncate?: boolean | undefined;
+  /** The part of each head that turns; 1 by default. */
+  readonly partial_rotary_factor?: number | undefined;
 }
 
 export const ROPE_TYPES = ["default", "linear", "dynamic", "llama3", "yarn"] as const;
 
 export interface RopeFrequencies {
-  /** Radians per position of each pair, [headDim / 2]. */
+  /** Radians per position of each pair, [rotaryDim / 2]. */
   readonly inv_freq: Float32Array;
   /** Factor of cos and sin. */
   readonly attention_scaling: number;
 }
+
+/** How many elements of each head turn. */
+export const rotaryDim = (rope: RopeParameters, headDim: number): number =>
+  Math.trunc(headDim * (rope.partial_rotary_factor ?? 1));
 
 /**
  * Inverse frequencies as transformers computes them, in float32. `length` is the longest sequence so far: only "dynamic"
@@ -37,27 +43,28 @@ export function ropeFrequencies(
   length: number = maxPositions,
 ): RopeFrequencies {
   const factor = rope.factor ?? 1;
-  const plain = powers(rope.rope_theta, headDim);
+  const dim = rotaryDim(rope, headDim);
+  const plain = powers(rope.rope_theta, dim);
   switch (rope.rope_type) {
     case "linear":
       return { inv_freq: plain.map((f) => f / factor), attention_scaling: 1 };
     case "dynamic": {
       const longest = Math.max(length, maxPositions);
-      const stretch = ((factor * longest) / maxPositions - (factor - 1)) ** (headDim / (headDim - 2));
-      return { inv_freq: powers(rope.rope_theta * stretch, headDim), attention_scaling: 1 };
+      const stretch = ((factor * longest) / maxPositions - (factor - 1)) ** (dim / (dim - 2));
+      return { inv_freq: powers(rope.rope_theta * stretch, dim), attention_scaling: 1 };
     }
     case "llama3":
       return { inv_freq: plain.map((f) => llama3Frequency(f, rope, maxPositions)), attention_scaling: 1 };
     case "yarn":
-      return yarnFrequencies(plain, rope, headDim, maxPositions);
+      return yarnFrequencies(plain, rope, dim, maxPositions);
     default:
       return { inv_freq: plain, attention_scaling: 1 };
   }
 }
 
-/** theta^(−2i/D) for i < D/2 */
-const powers = (theta: number, headDim: number): Float32Array =>
-  Float32Array.from({ length: headDim / 2 }, (_, i) => 1 / Math.fround(theta ** Math.fround((2 * i) / headDim)));
+/** theta^(−2i/dim) for i < dim/2 */
+const powers = (theta: number, dim: number): Float32Array =>
+  Float32Array.from({ length: dim / 2 }, (_, i) => 1 / Math.fround(theta ** Math.fround((2 * i) / dim)));
 
 /** Long wavelengths are stretched by `factor`, short ones kept, those between blended. */
 function llama3Frequency(frequency: number, rope: RopeParameters, maxPositions: number): number {
@@ -73,16 +80,16 @@ function llama3Frequency(frequency: number, rope: RopeParameters, maxPositions: 
 function yarnFrequencies(
   plain: Float32Array,
   rope: RopeParameters,
-  headDim: number,
+  dim: number,
   maxPositions: number,
 ): RopeFrequencies {
   const { factor = 1, beta_fast = 32, beta_slow = 1, truncate = true, rope_theta } = rope;
   const original = rope.original_max_position_embeddings ?? maxPositions;
   const pairTurning = (turns: number): number =>
-    (headDim * Math.log(original / (turns * 2 * Math.PI))) / (2 * Math.log(rope_theta));
+    (dim * Math.log(original / (turns * 2 * Math.PI))) / (2 * Math.log(rope_theta));
   const [first, last] = [pairTurning(beta_fast), pairTurning(beta_slow)];
   const low = Math.max(0, truncate ? Math.floor(first) : first);
-  const high = Math.min(headDim - 1, truncate ? Math.ceil(last) : last);
+  const high = Math.min(dim - 1, truncate ? Math.ceil(last) : last);
   const inv_freq = plain.map((frequency, i) => {
     const ramp = Math.min(1, Math.max(0, (i - low) / (high === low ? 0.001 : high - low)));
     return (frequency / factor) * ramp + frequency * (1 - ramp);
@@ -96,12 +103,17 @@ function yarnScaling(factor: number, { mscale, mscale_all_dim }: RopeParameters)
   return mscale && mscale_all_dim ? scaling(mscale) / scaling(mscale_all_dim) : scaling(1);
 }
 
-/** cos and sin of position × frequency for positions given row by row; each [rows, 1, T, headDim / 2]. */
+export interface RopeAngles {
+  readonly cos: Tensor;
+  readonly sin: Tensor;
+}
+
+/** cos and sin of position × frequency for positions given row by row; each [rows, 1, T, rotaryDim / 2]. */
 export function ropeAngles(
   { inv_freq, attention_scaling }: RopeFrequencies,
   positions: Int32Array,
   rows: number,
-): { readonly cos: Tensor; readonly sin: Tensor } {
+): RopeAngles {
   const pairs = inv_freq.length;
   const cos = new Float32Array(positions.length * pairs);
   const sin = new Float32Array(positions.length * pairs);
@@ -114,4 +126,14 @@ export function ropeAngles(
   });
   const shape = [rows, 1, positions.length / rows, pairs];
   return { cos: tensor(cos, shape), sin: tensor(sin, shape) };
+}
+
+/**
+ * x [B, H, T, D] turned by its positions' angles. Where there are fewer than D / 2 pairs, the last elements of each head stay as
+ * they are: partial rotary, https://github.com/EleutherAI/gpt-neox
+ */
+export function applyRotary(x: Tensor, { cos, sin }: RopeAngles): Tensor {
+  const turned = 2 * cos.shape.at(-1)!;
+  if (turned === x.shape.at(-1)) return turn(x, cos, sin);
+  return cat([turn(slice(x, -1, 0, turned), cos, sin), slice(x, -1, turned)], -1);
 }
