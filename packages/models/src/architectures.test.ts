@@ -3,14 +3,19 @@ import { Embedding, Linear, Module, replaceModule, stateDict } from "@neolog/nn"
 import { type Tensor, add, ones } from "@neolog/tensor";
 import { describe, expect, test } from "vitest";
 import { AutoModelForCausalLM } from "./autoModel.ts";
+import type { CausalLM } from "./causalLm.ts";
 import type { PretrainedConfig } from "./config.ts";
 import { KvCache } from "./kvCache.ts";
 import { ARCHITECTURES } from "./registry.ts";
 import { AdaptedEmbeddingError } from "./resize.ts";
-import { TINY_GPT2, TINY_LLAMA, worstExcess } from "./testing.ts";
+import { TINY_GPT2, TINY_GPT_NEOX, TINY_LLAMA, worstExcess } from "./testing.ts";
 
 const { fromConfig } = AutoModelForCausalLM;
-const TINY: Readonly<Record<string, PretrainedConfig>> = { gpt2: TINY_GPT2, llama: TINY_LLAMA };
+const TINY: Readonly<Record<string, PretrainedConfig>> = {
+  gpt2: TINY_GPT2,
+  gpt_neox: TINY_GPT_NEOX,
+  llama: TINY_LLAMA,
+};
 
 /** Adds one to what the embedding gives, and two to what the tied head gives. */
 class Shifted extends Module {
@@ -59,11 +64,15 @@ describe.each(Object.keys(ARCHITECTURES))("%s", (type) => {
   });
 
   test("a tied head has no parameter; an untied one is the last", () => {
-    expect(stateDict(build({ tie_word_embeddings: true })).has("lm_head.weight")).toBe(false);
-    const untied = build({ tie_word_embeddings: false });
-    expect(stateDict(untied).has("lm_head.weight")).toBe(true);
+    const [tied, untied] = [true, false].map((tie_word_embeddings) => build({ tie_word_embeddings })) as [
+      CausalLM,
+      CausalLM,
+    ];
+    const key = `${tied.headPath}.weight`;
+    expect(stateDict(tied).has(key)).toBe(false);
+    expect([...stateDict(untied).keys()].at(-1)).toBe(key);
     expect(untied.tiedPaths).toEqual([]);
-    expect(build({ tie_word_embeddings: true }).tiedPaths).toEqual(["lm_head"]);
+    expect(tied.tiedPaths).toEqual([tied.headPath]);
   });
 
   test("a query sees neither later tokens nor padding", () => {
@@ -190,6 +199,19 @@ describe("configs that we cannot honour are refused", () => {
       '"rope_parameters.low_freq_factor": must be set for rope_type "llama3", found none',
     ],
     [{ ...TINY_LLAMA, partial_rotary_factor: 0.5 }, '"partial_rotary_factor": must be 1, found 0.5'],
+    [{ ...TINY_GPT_NEOX, rotary_pct: 0 }, '"rotary_pct": must be >0, found 0'],
+    [{ ...TINY_GPT_NEOX, rotary_pct: 1.5 }, '"rotary_pct": must be <=1, found 1.5'],
+    [
+      { ...TINY_GPT_NEOX, rotary_pct: 0.5 },
+      '"partial_rotary_factor": must turn an even number of elements of each head, found 3 of 6',
+    ],
+    [{ ...TINY_GPT_NEOX, partial_rotary_factor: 1 }, '"partial_rotary_factor": must equal rotary_pct (0.4), found 1'],
+    [
+      { ...TINY_GPT_NEOX, rotary_emb_base: 100, rope_theta: 10 },
+      '"rope_theta": must equal rotary_emb_base (100), found 10',
+    ],
+    [{ ...TINY_GPT_NEOX, hidden_act: "swoosh" }, '"hidden_act": must be ("gelu" |'],
+    [{ ...TINY_GPT_NEOX, num_attention_heads: 5 }, '"num_attention_heads": must divide hidden_size (12), found 5'],
     [{ ...TINY_GPT2, n_head: 5 }, '"n_head": must divide n_embd (12), found 5'],
     [{ ...TINY_GPT2, add_cross_attention: true }, '"add_cross_attention": must be false, found true'],
   ])("%j", (config, message) => {

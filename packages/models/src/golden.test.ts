@@ -1,4 +1,4 @@
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { backward } from "@neolog/autograd";
 import { openCheckpoint, openFolder, readBytes } from "@neolog/checkpoint";
 import { adoptStateDict, stateDict } from "@neolog/nn";
@@ -28,9 +28,11 @@ interface Expected {
 
 const LOGITS = { atol: 1e-4, rtol: 1e-5 };
 const { path } = referenceFolders("models");
-const known = (name: string): boolean =>
-  Object.keys(ARCHITECTURES).some((type) => name === type || name.startsWith(`${type}_`));
-const names = readdirSync(path).filter((name) => known(name) && existsSync(`${path}/${name}/base`));
+const known = (name: string): boolean => {
+  const { model_type } = JSON.parse(readFileSync(`${path}/${name}/base/config.json`, "utf8"));
+  return Object.hasOwn(ARCHITECTURES, model_type);
+};
+const names = readdirSync(path).filter((name) => existsSync(`${path}/${name}/base`) && known(name));
 
 /** Every model on every backend that people compute on, one on the oracle. */
 const backends = await computingBackends();
@@ -79,7 +81,9 @@ describe.each(runs)("golden $name on $title", ({ name, backend }) => {
     for (const p of model.parameters()) p.requiresGrad = true;
     const { cases } = await readObject<{ cases: Record<string, ModelInputs> }>(folder, "inputs.json");
     const { gradients } = await readObject<Expected>(folder, "expected.json");
-    const expected = await readTensors(folder, "grads.safetensors");
+    const recorded = await readTensors(folder, "grads.safetensors");
+    const keyOf = (name: string): string => (name === "lm_head.weight" ? `${model.headPath}.weight` : name); // transformers 5 calls every head so
+    const expected = new Map([...recorded].map(([name, t]) => [keyOf(name), t]));
     backward(model.forward(cases["plain"]!).loss!);
     const own = stateDict(model);
     expect([...own.keys()].toSorted()).toEqual([...expected.keys()].toSorted());

@@ -4,6 +4,7 @@ export type { ChatMessage, ChatTemplateOptions } from "./chatTemplate.ts";
 export { type GenerationConfig, ModelConfigError, type PretrainedConfig } from "./config.ts";
 export { type GenerateOptions, GenerateOptionError } from "./generate.ts";
 export { Gpt2LMHeadModel } from "./gpt2.ts";
+export { GptNeoXForCausalLM } from "./gpt_neox.ts";
 export { KvCache } from "./kvCache.ts";
 export { LlamaForCausalLM } from "./llama.ts";
 export * from "./logits.ts";

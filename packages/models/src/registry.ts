@@ -1,6 +1,7 @@
 import { initWeights } from "@neolog/nn";
 import { ModelConfigError, type PretrainedConfig } from "./config.ts";
 import { Gpt2LMHeadModel } from "./gpt2.ts";
+import { GptNeoXForCausalLM } from "./gpt_neox.ts";
 import { LlamaForCausalLM } from "./llama.ts";
 import type { PreTrainedModel } from "./preTrainedModel.ts";
 
@@ -21,6 +22,15 @@ export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
     transformers: { base_model_class: "GPT2LMHeadModel", parent_library: "transformers.models.gpt2.modeling_gpt2" },
     basePrefix: "transformer.",
     ignored: /\.attn\.(masked_)?bias$/,
+  },
+  gpt_neox: {
+    create: (config, file) => new GptNeoXForCausalLM(config, file),
+    transformers: {
+      base_model_class: "GPTNeoXForCausalLM",
+      parent_library: "transformers.models.gpt_neox.modeling_gpt_neox",
+    },
+    basePrefix: "gpt_neox.",
+    ignored: /\.attention\.((masked_)?bias|rotary_emb\.inv_freq)$/,
   },
   llama: {
     create: (config, file) => new LlamaForCausalLM(config, file),

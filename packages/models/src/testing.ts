@@ -73,6 +73,19 @@ export const TINY_LLAMA = {
   tie_word_embeddings: false,
 };
 
+/** Two layers, a quarter of each head turning, an untied head and a vocabulary of 23. */
+export const TINY_GPT_NEOX = {
+  model_type: "gpt_neox",
+  vocab_size: 23,
+  hidden_size: 12,
+  intermediate_size: 20,
+  num_hidden_layers: 2,
+  num_attention_heads: 2,
+  max_position_embeddings: 64,
+  rotary_pct: 0.4,
+  tie_word_embeddings: false,
+};
+
 /** Two layers, a tied head, 16 positions and a vocabulary of 23. */
 export const TINY_GPT2 = {
   model_type: "gpt2",

@@ -2,20 +2,21 @@ import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { AdamW, SGD, backward, clipGradNorm, schedule } from "@neolog/autograd";
 import { openFolder, openSafetensors, toTypedArray } from "@neolog/checkpoint";
-import { AutoModelForCausalLM, type CausalLM, type ModelInputs } from "@neolog/models";
+import { ARCHITECTURES, AutoModelForCausalLM, type CausalLM, type ModelInputs } from "@neolog/models";
 import { Scope, assign, setDefaultBackend, tensor } from "@neolog/tensor";
 import { computingBackends } from "@neolog/tensor/testing";
 import { compareBufferSources } from "typed-array-utils";
 import { beforeAll, describe, expect, test } from "vitest";
 import { AdapterError, PeftModel, TrainableTokensConfig, getPeftModel, tokenParameters } from "./index.ts";
 
+const json = (path: string) => JSON.parse(readFileSync(path, "utf8"));
 const root = fileURLToPath(new URL("../../..", import.meta.url));
 const beside = `${root}../shared/golden/models`;
 if (!existsSync(beside)) console.log("reference data: ../shared/golden is absent, testing on fixtures/models alone");
 const models = existsSync(beside) ? beside : `${root}fixtures/models`;
-const names = readdirSync(models).filter(
-  (name) => /^(gpt2|llama)/.test(name) && existsSync(`${models}/${name}/peft.json`),
-);
+const known = (name: string): boolean =>
+  Object.hasOwn(ARCHITECTURES, json(`${models}/${name}/base/config.json`).model_type);
+const names = readdirSync(models).filter((name) => existsSync(`${models}/${name}/peft.json`) && known(name));
 
 type Rows = Map<string, { shape: readonly number[]; data: Float32Array }>;
 interface Plan {
@@ -47,7 +48,6 @@ async function read(folder: string, file: string): Promise<Rows> {
   await stored.close();
   return rows;
 }
-const json = (path: string) => JSON.parse(readFileSync(path, "utf8"));
 const within = (actual: ArrayLike<number>, expected: ArrayLike<number>, atol: number, rtol = 0): boolean =>
   actual.length === expected.length &&
   Array.from(actual).every((x, i) => Math.abs(x - expected[i]!) <= atol + rtol * Math.abs(expected[i]!));

@@ -1,0 +1,219 @@
+import {
+  ACTIVATIONS,
+  LayerNorm,
+  Linear,
+  Module,
+  type RopeAngles,
+  type RopeParameters,
+  TiedHead,
+  applyRotary,
+  embedding,
+  layerNorm,
+  linear,
+  ropeAngles,
+  ropeFrequencies,
+} from "@neolog/nn";
+import { type Tensor, add, attention, reshape, split, transpose } from "@neolog/tensor";
+import * as v from "valibot";
+import { CausalLM, type DecoderInputs } from "./causalLm.ts";
+import {
+  COMMON_KEYS,
+  ModelConfigError,
+  PARTIAL_ROPE_KEYS,
+  type PretrainedConfig,
+  activation,
+  checkDivides,
+  checkRotaryPairs,
+  fraction,
+  parseConfig,
+  positive,
+  ropeParametersOf,
+  size,
+} from "./config.ts";
+import type { KvCache } from "./kvCache.ts";
+import type { TokenEmbedding, TokenHead } from "./tokenModules.ts";
+
+const schema = v.looseObject({
+  ...COMMON_KEYS,
+  ...PARTIAL_ROPE_KEYS,
+  hidden_size: size,
+  intermediate_size: size,
+  num_hidden_layers: size,
+  num_attention_heads: size,
+  hidden_act: v.optional(activation, "gelu"),
+  layer_norm_eps: v.optional(positive, 1e-5),
+  max_position_embeddings: size,
+  attention_bias: v.optional(v.boolean(), true),
+  use_parallel_residual: v.optional(v.boolean(), true),
+  rotary_pct: v.optional(fraction),
+  rotary_emb_base: v.optional(positive),
+});
+export type GptNeoXConfig = v.InferOutput<typeof schema>;
+
+/** Transformers 4 spells two keys of its own, and repeats them as others do; both must say the same. */
+function ropeOf(config: GptNeoXConfig, file: string): RopeParameters {
+  const { rotary_pct, rotary_emb_base, rope_theta, partial_rotary_factor } = config;
+  checkSame(file, "rope_theta", rope_theta, "rotary_emb_base", rotary_emb_base);
+  checkSame(file, "partial_rotary_factor", partial_rotary_factor, "rotary_pct", rotary_pct);
+  return ropeParametersOf(
+    {
+      ...config,
+      rope_theta: rotary_emb_base ?? rope_theta,
+      partial_rotary_factor: rotary_pct ?? partial_rotary_factor ?? 0.25,
+    },
+    file,
+  );
+}
+
+function checkSame(file: string, key: string, found: number | undefined, own: string, value: number | undefined): void {
+  if (found === undefined || value === undefined || found === value) return;
+  throw new ModelConfigError(file, key, `must equal ${own} (${value}), found ${found}`);
+}
+
+/** Angles and mask that all layers share. */
+interface Shared {
+  readonly angles: RopeAngles;
+  readonly mask: Tensor;
+  readonly cache: KvCache | undefined;
+}
+
+/** Causal attention that turns the first part of each head. One Linear gives q, k and v of a head side by side. */
+export class GptNeoXAttention extends Module {
+  readonly query_key_value: Linear;
+  readonly dense: Linear;
+  readonly #layer: number;
+  readonly #heads: number;
+
+  constructor({ hidden_size, num_attention_heads, attention_bias }: GptNeoXConfig, layer: number) {
+    super();
+    this.#layer = layer;
+    this.#heads = num_attention_heads;
+    this.query_key_value = linear(hidden_size, 3 * hidden_size, attention_bias);
+    this.dense = linear(hidden_size, hidden_size, attention_bias);
+  }
+
+  /** x [B, T, hidden] → [B, T, hidden] */
+  forward(x: Tensor, { angles, mask, cache }: Shared): Tensor {
+    const [B, T, C] = x.shape as [number, number, number];
+    const D = C / this.#heads;
+    const qkv = transpose(reshape(this.query_key_value.forward(x), [B, T, this.#heads, 3 * D]), 1, 2); // [B, H, T, 3D]
+    const [q, k, v] = split(qkv, [D, D, D], -1) as [Tensor, Tensor, Tensor];
+    const turned = applyRotary(k, angles);
+    const { key, value } = cache?.update(this.#layer, turned, v) ?? { key: turned, value: v };
+    const y = transpose(attention(applyRotary(q, angles), key, value, mask), 1, 2); // [B, T, H, D]
+    return this.dense.forward(reshape(y, [B, T, C]));
+  }
+}
+
+/** Two-layer feed-forward block. */
+export class GptNeoXMlp extends Module {
+  readonly dense_h_to_4h: Linear;
+  readonly dense_4h_to_h: Linear;
+  readonly #activation: (x: Tensor) => Tensor;
+
+  constructor({ hidden_size, intermediate_size, hidden_act }: GptNeoXConfig) {
+    super();
+    this.#activation = ACTIVATIONS[hidden_act]!;
+    this.dense_h_to_4h = linear(hidden_size, intermediate_size, true);
+    this.dense_4h_to_h = linear(intermediate_size, hidden_size, true);
+  }
+
+  /** x [..., hidden] → [..., hidden] */
+  forward(x: Tensor): Tensor {
+    return this.dense_4h_to_h.forward(this.#activation(this.dense_h_to_4h.forward(x)));
+  }
+}
+
+/** x + attention(norm x) + mlp(norm x), side by side; one after the other where the config says so. */
+export class GptNeoXLayer extends Module {
+  readonly input_layernorm: LayerNorm;
+  readonly post_attention_layernorm: LayerNorm;
+  readonly attention: GptNeoXAttention;
+  readonly mlp: GptNeoXMlp;
+  readonly #parallel: boolean;
+
+  constructor(config: GptNeoXConfig, layer: number) {
+    super();
+    this.#parallel = config.use_parallel_residual;
+    this.input_layernorm = layerNorm(config.hidden_size, config.layer_norm_eps);
+    this.post_attention_layernorm = layerNorm(config.hidden_size, config.layer_norm_eps);
+    this.attention = new GptNeoXAttention(config, layer);
+    this.mlp = new GptNeoXMlp(config);
+  }
+
+  /** x [B, T, hidden] → [B, T, hidden] */
+  forward(x: Tensor, shared: Shared): Tensor {
+    const attended = add(x, this.attention.forward(this.input_layernorm.forward(x), shared));
+    const seen = this.#parallel ? x : attended;
+    return add(attended, this.mlp.forward(this.post_attention_layernorm.forward(seen)));
+  }
+}
+
+/** Embedding, blocks, final norm. */
+export class GptNeoXModel extends Module {
+  readonly embed_in: TokenEmbedding;
+  readonly layers: readonly GptNeoXLayer[];
+  readonly final_layer_norm: LayerNorm;
+  readonly #rope: RopeParameters;
+  readonly #headDim: number;
+  readonly #maxPositions: number;
+
+  constructor(config: GptNeoXConfig, file: string) {
+    super();
+    this.#rope = ropeOf(config, file);
+    this.#headDim = config.hidden_size / config.num_attention_heads;
+    this.#maxPositions = config.max_position_embeddings;
+    checkRotaryPairs(file, "partial_rotary_factor", this.#rope, this.#headDim);
+    this.embed_in = embedding(config.vocab_size, config.hidden_size);
+    this.layers = Array.from({ length: config.num_hidden_layers }, (_, i) => new GptNeoXLayer(config, i));
+    this.final_layer_norm = layerNorm(config.hidden_size, config.layer_norm_eps);
+  }
+
+  /** → the input of every block and the normed output, each [B, T, hidden]; only the last one unless `keepAll`. */
+  forward({ ids, positions, maskOf, cache }: DecoderInputs, keepAll: boolean): Tensor[] {
+    const length = 1 + positions.reduce((longest, p) => Math.max(longest, p), 0);
+    const frequencies = ropeFrequencies(this.#rope, this.#headDim, this.#maxPositions, length);
+    const shared = { angles: ropeAngles(frequencies, positions, ids.rows), mask: maskOf(null), cache };
+    let x = this.embed_in.forward(ids.values);
+    x = reshape(x, [ids.rows, ids.columns, x.shape[1]!]);
+    const states = [];
+    for (const layer of this.layers) {
+      if (keepAll) states.push(x);
+      x = layer.forward(x, shared);
+    }
+    return [...states, this.final_layer_norm.forward(x)];
+  }
+}
+
+/** Black et al. 2022, https://arxiv.org/abs/2204.06745; transformers' GPTNeoXForCausalLM. Pythia's architecture. */
+export class GptNeoXForCausalLM extends CausalLM {
+  readonly gpt_neox: GptNeoXModel;
+  readonly embed_out: TokenHead;
+
+  constructor(config: PretrainedConfig, file = "config.json") {
+    super(config);
+    const parsed = parseConfig(schema, config, file);
+    checkDivides(file, "num_attention_heads", parsed.num_attention_heads, "hidden_size", parsed.hidden_size);
+    this.gpt_neox = new GptNeoXModel(parsed, file);
+    this.embed_out = parsed.tie_word_embeddings
+      ? new TiedHead(() => this.gpt_neox.embed_in)
+      : linear(parsed.hidden_size, parsed.vocab_size);
+  }
+
+  get embeddingPath(): string {
+    return "gpt_neox.embed_in";
+  }
+  get headPath(): string {
+    return "embed_out";
+  }
+  get tiedPaths(): readonly string[] {
+    return this.config.tie_word_embeddings ? ["embed_out"] : [];
+  }
+
+  protected hiddenStates(inputs: DecoderInputs, keepAll: boolean): Tensor[] {
+    return this.gpt_neox.forward(inputs, keepAll);
+  }
+  protected unembed(x: Tensor): Tensor {
+    return this.embed_out.forward(x);
+  }
+}
