@@ -1,30 +1,30 @@
 import { type Tensor, zerosLike } from "@neolog/tensor";
-import { Optimizer, type ParameterState, check, write } from "./optimizer.ts";
+import { Optimizer, type OptimizerOptions, type ParameterGroup, type Update, check, write } from "./optimizer.ts";
 
-export interface AdamWOptions {
-  lr?: number;
-  betas?: readonly [number, number];
-  eps?: number;
-  weight_decay?: number;
-  maximize?: boolean;
+export interface AdamWSettings extends OptimizerOptions {
+  betas: readonly [number, number];
+  eps: number;
+  weight_decay: number;
+  maximize: boolean;
+  /** What weight decay pulls a parameter towards; null, the default, for 0. */
+  decayToward: ((p: Tensor) => Tensor) | null;
 }
+export type AdamWOptions = Partial<AdamWSettings>;
 
 /** Adam with decoupled weight decay, as torch.optim.AdamW. Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101 */
-export class AdamW extends Optimizer {
-  readonly #options: Required<Omit<AdamWOptions, "lr">>;
-
-  constructor(params: readonly Tensor[], { lr = 1e-3, ...options }: AdamWOptions = {}) {
-    super(params, lr, ["exp_avg", "exp_avg_sq"]);
-    this.#options = { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 1e-2, maximize: false, ...options };
-    const { betas, eps, weight_decay } = this.#options;
-    const inRange = betas.every((beta) => beta >= 0 && beta < 1);
-    check("AdamW", "betas", `[${betas.join(", ")}]`, inRange, "in [0, 1)");
-    check("AdamW", "eps", eps, eps >= 0 && Number.isFinite(eps), "at least 0");
-    check("AdamW", "weight_decay", weight_decay, weight_decay >= 0, "at least 0");
+export class AdamW extends Optimizer<AdamWSettings> {
+  constructor(params: readonly Tensor[] | readonly ParameterGroup<AdamWSettings>[], options: AdamWOptions = {}) {
+    super(params, { ...DEFAULTS, ...options }, () => ["exp_avg", "exp_avg_sq"]);
+    for (const { betas, eps, weight_decay } of this.groups) {
+      const inRange = betas.every((beta) => beta >= 0 && beta < 1);
+      check("AdamW", "betas", `[${betas.join(", ")}]`, inRange, "in [0, 1)");
+      check("AdamW", "eps", eps, eps >= 0 && Number.isFinite(eps), "at least 0");
+      check("AdamW", "weight_decay", weight_decay, weight_decay >= 0, "at least 0");
+    }
   }
 
-  protected update(p: Tensor, grad: Tensor, { step, averages }: ParameterState): void {
-    const { betas, eps, weight_decay, maximize } = this.#options;
+  protected update({ p, grad, step, averages, options, parameter, part }: Update<AdamWSettings>): void {
+    const { lr, betas, eps, weight_decay, maximize, decayToward } = options;
     const [beta1, beta2] = betas;
     const { exp_avg, exp_avg_sq } = averages as { exp_avg: Tensor; exp_avg_sq: Tensor };
     // constants of the run are written out: 1 − beta2 keeps the digits that a float32 operand would lose
@@ -32,7 +32,20 @@ export class AdamW extends Optimizer {
     write(exp_avg_sq, `a * ${beta2} + b * b * ${1 - beta2}`, exp_avg_sq, grad);
     const direction = zerosLike(p);
     write(direction, `a / (sqrt(b) / c + ${eps})`, exp_avg, exp_avg_sq, Math.sqrt(1 - beta2 ** step));
-    if (weight_decay !== 0) write(p, "a * b", p, 1 - this.lr * weight_decay);
-    write(p, "a - b * c", p, direction, this.lr / (1 - beta1 ** step));
+    if (weight_decay !== 0) {
+      if (decayToward) write(p, "a - b * (a - c)", p, lr * weight_decay, part(decayToward(parameter)));
+      else write(p, "a * b", p, 1 - lr * weight_decay);
+    }
+    write(p, "a - b * c", p, direction, lr / (1 - beta1 ** step));
   }
 }
+
+const DEFAULTS: AdamWSettings = {
+  lr: 1e-3,
+  rows: "all",
+  betas: [0.9, 0.999],
+  eps: 1e-8,
+  weight_decay: 1e-2,
+  maximize: false,
+  decayToward: null,
+};
