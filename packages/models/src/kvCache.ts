@@ -1,8 +1,17 @@
-import { type Tensor, cat, persist, slice } from "@neolog/tensor";
+import type { Tensor } from "@neolog/tensor";
+import { CachedPositions } from "./cachedPositions.ts";
 
-/** Keys and values of the positions seen so far, layer by layer; each [B, key/value heads, T, D]. */
+interface Layer {
+  readonly key: CachedPositions;
+  readonly value: CachedPositions;
+}
+
+/**
+ * Keys and values of the positions seen so far, layer by layer; each [B, key/value heads, T, D]. What `update` and `at` give is valid
+ * until the layer's next update. Rows of a batch have one length: shorter ones are padded on the left.
+ */
 export class KvCache {
-  readonly #layers: { key: Tensor; value: Tensor }[] = [];
+  readonly #layers: Layer[] = [];
   #length = 0;
 
   /** Positions seen. */
@@ -12,24 +21,19 @@ export class KvCache {
 
   /**
    * Appends the new positions of a layer and returns all that they may see. Layers are updated in order, from 0. A layer with a
-   * window holds its last window − 1 positions alone: no later query sees more.
+   * window holds its last window − 1 positions alone: no later query sees more. Throws CacheGradientError, ShapeError.
    */
   update(layer: number, key: Tensor, value: Tensor, window: number | null = null): { key: Tensor; value: Tensor } {
-    const before = this.#layers[layer];
-    const all = {
-      key: cat(before ? [before.key, key] : [key], 2),
-      value: cat(before ? [before.value, value] : [value], 2),
-    };
-    this.#layers[layer] = { key: lastOf(all.key, window), value: lastOf(all.value, window) };
-    before?.key.dispose();
-    before?.value.dispose();
+    const held = (this.#layers[layer] ??= { key: new CachedPositions(), value: new CachedPositions() });
+    const all = { key: held.key.append(key, window), value: held.value.append(value, window) };
     if (layer === 0) this.#length += key.shape[2]!;
     return all;
   }
 
-  /** Keys and values of one layer. */
+  /** Keys and values that one layer holds. */
   at(layer: number): { readonly key: Tensor; readonly value: Tensor } | undefined {
-    return this.#layers[layer];
+    const held = this.#layers[layer];
+    return held?.key.held && held.value.held ? { key: held.key.held, value: held.value.held } : undefined;
   }
 
   dispose(): void {
@@ -40,10 +44,4 @@ export class KvCache {
     this.#layers.length = 0;
     this.#length = 0;
   }
-}
-
-/** The last window − 1 positions of x [B, K, T, D], x itself where it has no more; kept beyond the scope. */
-function lastOf(x: Tensor, window: number | null): Tensor {
-  const excess = window === null ? 0 : x.shape[2]! - (window - 1);
-  return persist(excess > 0 ? cat([slice(x, 2, excess)], 2) : x);
 }
