@@ -58,6 +58,18 @@ export function checkDivides(file: string, key: string, count: number, what: str
   if (whole % count !== 0) throw new ModelConfigError(file, key, `must divide ${what} (${whole}), found ${count}`);
 }
 
+/** The row of the table whose lookups give no gradient, or null; torch counts a negative one from the end. Throws ModelConfigError. */
+export function paddingIdxOf(
+  { pad_token_id, vocab_size }: { readonly pad_token_id?: number | null | undefined; readonly vocab_size: number },
+  file: string,
+): number | null {
+  if (pad_token_id == null) return null;
+  if (pad_token_id >= vocab_size || pad_token_id < -vocab_size) {
+    throw new ModelConfigError(file, "pad_token_id", `must be below vocab_size (${vocab_size}), found ${pad_token_id}`);
+  }
+  return pad_token_id < 0 ? vocab_size + pad_token_id : pad_token_id;
+}
+
 /** generation_config.json: the keys that `generate` reads, and the file itself, which is saved as it was. */
 export interface GenerationConfig {
   readonly eos_token_id?: number | readonly number[] | null | undefined;

@@ -21,6 +21,7 @@ import {
   ROPE_KEYS,
   activation,
   checkDivides,
+  paddingIdxOf,
   parseConfig,
   positive,
   ropeParametersOf,
@@ -50,16 +51,13 @@ export type LlamaConfig = v.InferOutput<typeof schema>;
 /** config.json, checked. Throws ModelConfigError. */
 function llamaConfig(config: PretrainedConfig, file: string): LlamaConfig {
   const parsed = parseConfig(schema, config, file);
-  const { hidden_size, num_attention_heads, num_key_value_heads, head_dim, vocab_size, pad_token_id } = parsed;
+  const { hidden_size, num_attention_heads, num_key_value_heads, head_dim } = parsed;
   if (!head_dim) checkDivides(file, "num_attention_heads", num_attention_heads, "hidden_size", hidden_size);
   if (num_key_value_heads) {
     checkDivides(file, "num_key_value_heads", num_key_value_heads, "num_attention_heads", num_attention_heads);
   }
   if (headDimOf(parsed) % 2 !== 0) {
     throw new ModelConfigError(file, "head_dim", `must be even for rotary positions, found ${headDimOf(parsed)}`);
-  }
-  if (pad_token_id != null && (pad_token_id >= vocab_size || pad_token_id < -vocab_size)) {
-    throw new ModelConfigError(file, "pad_token_id", `must be below vocab_size (${vocab_size}), found ${pad_token_id}`);
   }
   return parsed;
 }
@@ -164,7 +162,7 @@ export class LlamaModel extends Module {
     this.#rope = ropeParametersOf(config, file);
     this.#headDim = headDimOf(config);
     this.#maxPositions = config.max_position_embeddings;
-    this.embed_tokens = embedding(config.vocab_size, config.hidden_size, paddingIdxOf(config));
+    this.embed_tokens = embedding(config.vocab_size, config.hidden_size, paddingIdxOf(config, file));
     this.layers = Array.from({ length: config.num_hidden_layers }, (_, i) => new LlamaDecoderLayer(config, i));
     this.norm = rmsNorm(config.hidden_size, config.rms_norm_eps);
   }
@@ -219,7 +217,3 @@ export class LlamaForCausalLM extends CausalLM {
 
 const headDimOf = ({ head_dim, hidden_size, num_attention_heads }: LlamaConfig): number =>
   head_dim ?? hidden_size / num_attention_heads;
-
-/** torch counts a negative padding index from the end of the table. */
-const paddingIdxOf = ({ pad_token_id, vocab_size }: LlamaConfig): number | null =>
-  pad_token_id == null ? null : pad_token_id < 0 ? vocab_size + pad_token_id : pad_token_id;

@@ -1,14 +1,14 @@
-import { type Tensor, layerNorm as normalize } from "@neolog/tensor";
+import { type Tensor, layerNorm as normalize, ones, zeros } from "@neolog/tensor";
 import { blank } from "./init.ts";
 import { Module } from "./module.ts";
 
-/** Ba et al. 2016, https://arxiv.org/abs/1607.06450; weight, bias [n]. */
+/** Ba et al. 2016, https://arxiv.org/abs/1607.06450; weight and bias [n], or null for 1 and 0. */
 export class LayerNorm extends Module {
-  weight: Tensor;
-  bias: Tensor;
+  weight: Tensor | null;
+  bias: Tensor | null;
   readonly #eps: number;
 
-  constructor(weight: Tensor, bias: Tensor, eps: number) {
+  constructor(weight: Tensor | null, bias: Tensor | null, eps: number) {
     super();
     this.weight = weight;
     this.bias = bias;
@@ -16,8 +16,12 @@ export class LayerNorm extends Module {
   }
   /** x [..., n] → [..., n] */
   forward(x: Tensor): Tensor {
-    return normalize(x, this.weight, this.bias, this.#eps);
+    const n = [x.shape.at(-1)!];
+    const weight = this.weight ?? ones(n, x.dtype, x.backend);
+    return normalize(x, weight, this.bias ?? zeros(n, x.dtype, x.backend), this.#eps);
   }
 }
 
-export const layerNorm = (size: number, eps: number): LayerNorm => new LayerNorm(blank([size]), blank([size]), eps);
+/** A LayerNorm whose values, if it has any, are still to be loaded. */
+export const layerNorm = (size: number, eps: number, affine = true): LayerNorm =>
+  affine ? new LayerNorm(blank([size]), blank([size]), eps) : new LayerNorm(null, null, eps);

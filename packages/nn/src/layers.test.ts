@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest";
 import { ACTIVATIONS } from "./activation.ts";
 import { Conv1D } from "./conv1d.ts";
 import { Embedding, TiedHead } from "./embedding.ts";
-import { LayerNorm } from "./layerNorm.ts";
+import { LayerNorm, layerNorm } from "./layerNorm.ts";
 import { Linear } from "./linear.ts";
 import { RmsNorm } from "./rmsNorm.ts";
 
@@ -72,6 +72,8 @@ describe("layers", () => {
     const deviation = Math.sqrt(2.25 + 0.1);
     const expected = [1.5 / deviation + 3, -3 / deviation + 4];
     expect(firstRow(new LayerNorm(weight, tensor([3, 4]), 0.1))).toEqual(close(expected));
+    expect(firstRow(new LayerNorm(null, null, 0.1))).toEqual(close([1.5 / deviation, -1.5 / deviation]));
+    expect(layerNorm(2, 0.1, false).parameters()).toEqual([]);
   });
 });
 
