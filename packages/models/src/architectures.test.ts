@@ -8,13 +8,14 @@ import type { PretrainedConfig } from "./config.ts";
 import { KvCache } from "./kvCache.ts";
 import { ARCHITECTURES } from "./registry.ts";
 import { AdaptedEmbeddingError } from "./resize.ts";
-import { TINY_GPT2, TINY_GPT_NEOX, TINY_LLAMA, worstExcess } from "./testing.ts";
+import { TINY_GPT2, TINY_GPT_NEOX, TINY_LLAMA, TINY_OPT, worstExcess } from "./testing.ts";
 
 const { fromConfig } = AutoModelForCausalLM;
 const TINY: Readonly<Record<string, PretrainedConfig>> = {
   gpt2: TINY_GPT2,
   gpt_neox: TINY_GPT_NEOX,
   llama: TINY_LLAMA,
+  opt: TINY_OPT,
 };
 
 /** Adds one to what the embedding gives, and two to what the tied head gives. */
@@ -212,6 +213,10 @@ describe("configs that we cannot honour are refused", () => {
     ],
     [{ ...TINY_GPT_NEOX, hidden_act: "swoosh" }, '"hidden_act": must be ("gelu" |'],
     [{ ...TINY_GPT_NEOX, num_attention_heads: 5 }, '"num_attention_heads": must divide hidden_size (12), found 5'],
+    [{ ...TINY_OPT, num_attention_heads: 5 }, '"num_attention_heads": must divide hidden_size (12), found 5'],
+    [{ ...TINY_OPT, ffn_dim: undefined }, '"ffn_dim": must be set, found none'],
+    [{ ...TINY_OPT, pad_token_id: 23 }, '"pad_token_id": must be below vocab_size (23), found 23'],
+    [{ ...TINY_OPT, do_layer_norm_before: "no" }, '"do_layer_norm_before": must be boolean, found "no"'],
     [{ ...TINY_GPT2, n_head: 5 }, '"n_head": must divide n_embd (12), found 5'],
     [{ ...TINY_GPT2, add_cross_attention: true }, '"add_cross_attention": must be false, found true'],
   ])("%j", (config, message) => {
@@ -232,4 +237,46 @@ test("gpt2: a layer's scale follows its index where the config says so", () => {
   expect(logits({ scale_attn_by_inverse_layer_idx: true, n_layer: 1 })).toEqual(logits({ n_layer: 1 }));
   expect(logits({ scale_attn_by_inverse_layer_idx: true })).not.toEqual(logits({}));
   expect(logits({ scale_attn_weights: false })).not.toEqual(logits({}));
+});
+
+describe("opt", () => {
+  const build = (changes: object) => fromConfig({ ...TINY_OPT, ...changes }, { seed: 2, std: 0.5 });
+
+  test("parts come and go with the config", () => {
+    const keys = (changes: object) => [...stateDict(build(changes)).keys()].join(" ");
+    expect(keys({})).not.toMatch(/project_/);
+    expect(stateDict(build({ word_embed_proj_dim: 8 })).get("model.decoder.project_in.weight")!.shape).toEqual([12, 8]);
+    expect(stateDict(build({ word_embed_proj_dim: 8 })).get("model.decoder.project_out.weight")!.shape).toEqual([
+      8, 12,
+    ]);
+    expect(keys({ enable_bias: false })).not.toMatch(/(proj|fc\d)\.bias/);
+    expect(keys({ layer_norm_elementwise_affine: false })).not.toMatch(/layer_norm/);
+    for (const off of [{ do_layer_norm_before: false }, { _remove_final_layer_norm: true }]) {
+      expect(keys(off)).not.toMatch(/decoder\.final_layer_norm/);
+    }
+  });
+
+  test("the pad token is 1 where the config says nothing, none where it says null", () => {
+    const padding = (changes: object) =>
+      (build(changes).moduleAt("model.decoder.embed_tokens") as Embedding).padding_idx;
+    expect([{}, { pad_token_id: null }, { pad_token_id: 4 }].map(padding)).toEqual([1, null, 4]);
+  });
+
+  test("positions count from the attention mask and end with the table", () => {
+    const read = (inputs: object) => [
+      ...build({})
+        .forward({ input_ids: [[5, 6, 7]], ...inputs })
+        .logits.dataSync(),
+    ];
+    const attention_mask = [[0, 1, 1]];
+    expect(read({ attention_mask }).slice(23)).toEqual(read({ attention_mask, position_ids: [[9, 0, 1]] }).slice(23));
+    expect(read({ attention_mask }).slice(23)).not.toEqual(
+      read({ attention_mask, position_ids: [[0, 1, 2]] }).slice(23),
+    );
+    for (const position of [16, -3]) {
+      expect(() => read({ position_ids: [[0, 1, position]] })).toThrow(
+        `opt: positions must be below max_position_embeddings (16); shorten the input, got ${position}`,
+      );
+    }
+  });
 });

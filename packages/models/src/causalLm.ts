@@ -56,7 +56,7 @@ export abstract class CausalLM extends PreTrainedModel<ModelInputs, CausalLMOutp
     if (labels && logits_to_keep !== undefined) {
       throw new ShapeError("forward", "labels need the logits of all positions; leave logits_to_keep out");
     }
-    const decoder = decoderInputs(inputs);
+    const decoder = this.#decoderInputs(inputs);
     const { rows, columns } = decoder.ids;
     const hidden_states = this.hiddenStates(decoder, output_hidden_states);
     const last = hidden_states.at(-1)!;
@@ -80,18 +80,23 @@ export abstract class CausalLM extends PreTrainedModel<ModelInputs, CausalLMOutp
   generate(options: GenerateOptions): Promise<number[][]> {
     return generate(this, options);
   }
-}
 
-function decoderInputs({ input_ids, attention_mask, position_ids, past_key_values }: ModelInputs): DecoderInputs {
-  const ids = toHost("input_ids", input_ids);
-  const past = past_key_values?.length ?? 0;
-  const mask = attention_mask ? toHostLike("attention_mask", attention_mask, ids.rows, past + ids.columns) : null;
-  return {
-    ids,
-    positions: position_ids
-      ? toHostLike("position_ids", position_ids, ids.rows, ids.columns).values
-      : defaultPositions(ids, past),
-    maskOf: causalMasks(ids, past, mask),
-    cache: past_key_values,
-  };
+  /** Positions where none are given: counted from 0 in each row, after `past` cached ones, padding included. [B · T] */
+  protected positionsOf(ids: HostMatrix, past: number, _attentionMask: HostMatrix | null): Int32Array {
+    return defaultPositions(ids, past);
+  }
+
+  #decoderInputs({ input_ids, attention_mask, position_ids, past_key_values }: ModelInputs): DecoderInputs {
+    const ids = toHost("input_ids", input_ids);
+    const past = past_key_values?.length ?? 0;
+    const mask = attention_mask ? toHostLike("attention_mask", attention_mask, ids.rows, past + ids.columns) : null;
+    return {
+      ids,
+      positions: position_ids
+        ? toHostLike("position_ids", position_ids, ids.rows, ids.columns).values
+        : this.positionsOf(ids, past, mask),
+      maskOf: causalMasks(ids, past, mask),
+      cache: past_key_values,
+    };
+  }
 }

@@ -9,6 +9,7 @@ export { KvCache } from "./kvCache.ts";
 export { LlamaForCausalLM } from "./llama.ts";
 export * from "./logits.ts";
 export { type ModelOutput, PreTrainedModel } from "./preTrainedModel.ts";
+export { OptForCausalLM } from "./opt.ts";
 export type { FromPretrainedOptions } from "./pretrained.ts";
 export { ARCHITECTURES, architectureOf } from "./registry.ts";
 export { loadedVocabSize } from "./resize.ts";

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { causalMask, causalMasks, toHost } from "./inputs.ts";
+import { causalMask, causalMasks, maskedPositions, toHost } from "./inputs.ts";
 
 const ids = (rows: number, columns: number) =>
   toHost(
@@ -44,4 +44,10 @@ test("layers that see the same share one mask", () => {
   expect(maskOf(3)).not.toBe(maskOf(4));
   expect(maskOf(7)).toBe(maskOf(null)); // as long as all there is
   expect(maskOf(6)).not.toBe(maskOf(null));
+});
+
+test("maskedPositions counts tokens alone, the cached ones too; padding stands at −1", () => {
+  const mask = toHost("attention_mask", [[0, 1, 1, 1], [1, 1, 0, 0], [1, 0, 1, 1]]); // prettier-ignore
+  expect([...maskedPositions(ids(3, 4), mask)]).toEqual([-1, 0, 1, 2, 0, 1, -1, -1, 0, -1, 1, 2]);
+  expect([...maskedPositions(ids(3, 2), mask)]).toEqual([1, 2, -1, -1, 1, 2]);
 });

@@ -55,6 +55,16 @@ export function defaultPositions({ rows, columns }: HostMatrix, past: number): I
   return Int32Array.from({ length: rows * columns }, (_, i) => past + (i % columns));
 }
 
+/** Positions that count the tokens of each row alone: those of attention_mask [B, past + T] up to each, and −1 at padding. [B · T] */
+export function maskedPositions({ columns }: HostMatrix, { values, columns: all }: HostMatrix): Int32Array {
+  let seen = 0;
+  const positions = values.map((token, i) => {
+    if (i % all === 0) seen = 0;
+    return token ? seen++ : -1;
+  });
+  return positions.filter((_, i) => i % all >= all - columns);
+}
+
 /**
  * int32 [B | 1, 1, T, S]: 1 where query t may attend to key s, for the last S = T + min(past, window − 1) positions: those that a
  * layer with that window can see. A query sees the `window` positions up to its own, all where that is null, but no padding:

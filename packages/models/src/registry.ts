@@ -3,6 +3,7 @@ import { ModelConfigError, type PretrainedConfig } from "./config.ts";
 import { Gpt2LMHeadModel } from "./gpt2.ts";
 import { GptNeoXForCausalLM } from "./gpt_neox.ts";
 import { LlamaForCausalLM } from "./llama.ts";
+import { OptForCausalLM } from "./opt.ts";
 import type { PreTrainedModel } from "./preTrainedModel.ts";
 
 export interface Architecture {
@@ -37,6 +38,11 @@ export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
     transformers: { base_model_class: "LlamaForCausalLM", parent_library: "transformers.models.llama.modeling_llama" },
     basePrefix: "model.",
     ignored: /\.rotary_emb\.inv_freq$/,
+  },
+  opt: {
+    create: (config, file) => new OptForCausalLM(config, file),
+    transformers: { base_model_class: "OPTForCausalLM", parent_library: "transformers.models.opt.modeling_opt" },
+    basePrefix: "model.",
   },
 };
 

@@ -95,3 +95,14 @@ export const TINY_GPT2 = {
   n_head: 3,
   n_positions: 16,
 };
+
+/** Two layers, a tied head, 16 positions and a vocabulary of 23. */
+export const TINY_OPT = {
+  model_type: "opt",
+  vocab_size: 23,
+  hidden_size: 12,
+  ffn_dim: 20,
+  num_hidden_layers: 2,
+  num_attention_heads: 3,
+  max_position_embeddings: 16,
+};
