@@ -6,6 +6,7 @@ export { PythonFloat, type JsonOptions } from "./jsonParser.ts";
 export * from "./pythonJson.ts";
 export { openSafetensors, type SafetensorsFile, type TensorInfo } from "./safetensors.ts";
 export * from "./sharded.ts";
+export * from "./shards.ts";
 export * from "./source/browser.ts";
 export { httpSource } from "./source/http.ts";
 export * from "./source/node.ts";

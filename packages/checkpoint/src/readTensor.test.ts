@@ -48,12 +48,39 @@ describe.each(["reference", "cpu", "wasm"])("readTensor on %s", (name) => {
     const targets: Uint8Array[] = [];
     const checkpoint = {
       info: () => ({ name: "w", dtype: stored.dtype, shape: stored.shape, byteOffset: 0, byteLength: 60 }),
-      read: () => Promise.reject(new Error("not asked for")),
       readInto: async (_, target) => void targets.push(target),
-    } satisfies Pick<Checkpoint, "info" | "read" | "readInto">;
+    } satisfies Pick<Checkpoint, "info" | "readInto">;
     const t = await readTensor(checkpoint, "w", { backend });
     targets[0]!.set(stored.bytes);
     expect((await fromTensor(t)).bytes).toEqual(stored.bytes);
+    t.dispose();
+  });
+
+  test.each(["BF16", "F16", "F32"] as const)("converts %s as its values go by, in pieces", async (dtype) => {
+    const backend = await openBackend(name);
+    const size = 2 ** 20 + 3;
+    const bytes = new Uint8Array(size * (dtype === "F32" ? 4 : 2));
+    const half = dtype === "BF16" ? 0x3fc0 : 0x3e00;
+    const last = dtype === "F32" ? Uint8Array.of(0, 0, 0xc0, 0x3f) : Uint8Array.of(half & 0xff, half >> 8);
+    for (const at of [0, 2 ** 20, size - 1]) bytes.set(last, at * last.length); // 1.5 in every piece
+    let largest = 0;
+    const checkpoint = {
+      info: () => ({ name: "w", dtype, shape: [size], byteOffset: 0, byteLength: bytes.byteLength }),
+      async readInto(_, target, begin = 0) {
+        largest = Math.max(largest, target.byteLength);
+        target.set(bytes.subarray(begin, begin + target.byteLength));
+      },
+    } satisfies Pick<Checkpoint, "info" | "readInto">;
+    const wanted = dtype === "F32" ? "bfloat16" : "float32";
+    const t = await readTensor(checkpoint, "w", { backend, dtype: wanted });
+    const values = await t.data();
+    const expected = wanted === "bfloat16" ? 0x3fc0 : 1.5;
+    for (let i = 0; i < size; i++) {
+      const wants = i === 0 || i === 2 ** 20 || i === size - 1 ? expected : 0;
+      if (values[i] !== wants) expect.fail(`element ${i} must be ${wants}, got ${values[i]}`);
+    }
+    expect(largest).toBeLessThan(bytes.byteLength);
+    expect(backend.bytes.peak).toBe(t.size * (wanted === "float32" ? 4 : 2));
     t.dispose();
   });
 
@@ -64,9 +91,8 @@ describe.each(["reference", "cpu", "wasm"])("readTensor on %s", (name) => {
     const source = await fileSource(file);
     const checkpoint = {
       info: () => ({ name: "w", dtype: "F32" as StoredDType, shape: [8], byteOffset: 0, byteLength: 32 }),
-      read: () => source.read(0, 32).then((bytes) => ({ dtype: "F32" as StoredDType, shape: [8], bytes })),
       readInto: (_, target) => source.readInto(0, target),
-    } satisfies Pick<Checkpoint, "info" | "read" | "readInto">;
+    } satisfies Pick<Checkpoint, "info" | "readInto">;
     await expect(readTensor(checkpoint, "w", { backend })).rejects.toThrow("32 bytes must follow offset 0, found 16");
     await source.close();
     expect(backend.live).toBe(0);

@@ -30,8 +30,8 @@ export interface SafetensorsFile {
    * for an unknown name.
    */
   read(name: string): Promise<StoredTensor>;
-  /** Its bytes, written into `target`, which they fill. */
-  readInto(name: string, target: Uint8Array): Promise<void>;
+  /** Its bytes from `begin`, written into `target`, which they fill. */
+  readInto(name: string, target: Uint8Array, begin?: number): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -72,11 +72,13 @@ async function openChecked(source: ByteSource): Promise<SafetensorsFile> {
       const bytes = await source.read(info.byteOffset, info.byteLength);
       return { dtype: info.dtype, shape: info.shape, bytes: bytes.byteOffset % 8 === 0 ? bytes : bytes.slice() };
     },
-    async readInto(name, target) {
+    async readInto(name, target, begin = 0) {
       const { byteOffset, byteLength } = infoOf(name);
-      if (target.byteLength !== byteLength)
-        throw new RangeError(`readInto: target must hold ${byteLength} bytes for "${name}", got ${target.byteLength}`);
-      await source.readInto(byteOffset, target);
+      if (begin < 0 || begin + target.byteLength > byteLength) {
+        const asked = `${begin} to ${begin + target.byteLength}`;
+        throw new RangeError(`readInto: bytes must lie inside the ${byteLength} of "${name}", got ${asked}`);
+      }
+      await source.readInto(byteOffset + begin, target);
     },
     close: () => source.close(),
   };

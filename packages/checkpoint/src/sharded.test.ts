@@ -17,7 +17,7 @@ const shards = [
     one,
     writeSafetensors([
       ["wte.weight", row(1, 2)],
-      ["unlisted", row(0)],
+      ["wpe.weight", row(0)],
     ]),
   ],
   [two, writeSafetensors([["ln_f.weight", row(3)]])],
@@ -28,18 +28,18 @@ const withIndex = (weight_map: unknown) => open(["model.safetensors.index.json",
 describe("openCheckpoint", () => {
   test("one file", async () => {
     const checkpoint = await open(["model.safetensors", shards[0][1]]);
-    expect(checkpoint.names()).toEqual(["unlisted", "wte.weight"]);
+    expect(checkpoint.names()).toEqual(["wpe.weight", "wte.weight"]);
     expect(checkpoint.info("wte.weight")).toMatchObject({ dtype: "F32", shape: [2], byteLength: 8 });
     expect(await checkpoint.read("wte.weight")).toEqual(row(1, 2));
     await checkpoint.close();
   });
 
   test("shards, by their index", async () => {
-    const checkpoint = await withIndex({ "ln_f.weight": two, "wte.weight": one });
-    expect(checkpoint.names()).toEqual(["ln_f.weight", "wte.weight"]);
+    const checkpoint = await withIndex({ "ln_f.weight": two, "wte.weight": one, "wpe.weight": one });
+    expect(checkpoint.names()).toEqual(["ln_f.weight", "wte.weight", "wpe.weight"]);
     expect(await checkpoint.read("ln_f.weight")).toEqual(row(3));
     expect(await checkpoint.read("wte.weight")).toEqual(row(1, 2));
-    expect(() => checkpoint.info("unlisted")).toThrow('files in memory: must hold tensor "unlisted", found none');
+    expect(() => checkpoint.info("h")).toThrow('files in memory: must hold tensor "h", found none');
     await expect(checkpoint.read("lm_head.weight")).rejects.toMatchObject({ code: "MISSING" });
   });
 
@@ -50,6 +50,12 @@ describe("openCheckpoint", () => {
       "MISSING",
       `${two}: must hold tensor "lm_head.weight"`,
     ],
+    [
+      "too few tensors",
+      { "ln_f.weight": two, "wte.weight": one },
+      "UNEXPECTED",
+      `files in memory: model.safetensors.index.json must list every tensor of its shards, found "wpe.weight" in ${one} besides`,
+    ],
     ["a missing shard", { a: "model-3.safetensors" }, "NOT_FOUND", "must hold model-3.safetensors, found none"],
     ["a path", { a: `../${one}` }, "CORRUPT", `weight_map must name a file of the folder for "a", got "../${one}"`],
     ["a Windows path", { a: `..\\${one}` }, "CORRUPT", "weight_map must name a file of the folder"],
@@ -58,6 +64,22 @@ describe("openCheckpoint", () => {
     ["no map", undefined, "CORRUPT", "weight_map must be an object of file names, got undefined"],
   ])("an index with %s", async (_, weightMap, code, message) => {
     await expect(withIndex(weightMap)).rejects.toMatchObject({ code, message: expect.stringContaining(message) });
+  });
+
+  test("a tensor in two shards", async () => {
+    const both = { "wte.weight": one, "wpe.weight": one };
+    await expect(
+      open(["model.safetensors.index.json", index({ ...both, "ln_f.weight": two })], shards[0], [
+        two,
+        writeSafetensors([
+          ["ln_f.weight", row(3)],
+          ["wpe.weight", row(0)],
+        ]),
+      ]),
+    ).rejects.toMatchObject({
+      code: "UNEXPECTED",
+      message: `files in memory: a tensor must be in one shard, found "wpe.weight" in ${one} and ${two}`,
+    });
   });
 
   test("closes the shards it opened when another is bad", async () => {

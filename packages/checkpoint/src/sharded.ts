@@ -13,8 +13,8 @@ export interface Checkpoint {
   /** Throws CheckpointError MISSING for an unknown name, as `read`. */
   info(name: string): TensorInfo;
   read(name: string): Promise<StoredTensor>;
-  /** Its bytes, written into `target`, which they fill. */
-  readInto(name: string, target: Uint8Array): Promise<void>;
+  /** Its bytes from `begin`, written into `target`, which they fill. */
+  readInto(name: string, target: Uint8Array, begin?: number): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -23,8 +23,8 @@ const PICKLES = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
 
 /**
  * Opens model.safetensors, or the shards that model.safetensors.index.json names: their headers are read and checked at once,
- * their tensors on demand. Throws CheckpointError: NOT_FOUND, CORRUPT, MISSING for a tensor that its shard lacks, PICKLE where
- * only pytorch_model.bin is there.
+ * their tensors on demand. Throws CheckpointError: NOT_FOUND, CORRUPT, MISSING for a tensor that its shard lacks, UNEXPECTED for
+ * one that the index does not list there, PICKLE where only pytorch_model.bin is there.
  */
 export async function openCheckpoint(folder: Folder): Promise<Checkpoint> {
   if (await folder.has("model.safetensors")) {
@@ -54,10 +54,29 @@ async function openShards(folder: Folder): Promise<Checkpoint> {
     }
     const fileOf = new Map([...weightMap].map(([name, shard]) => [name, shards.get(shard)!]));
     for (const [name, file] of fileOf) if (!file.tensors.has(name)) throw missingTensor(file.name, name);
+    for (const [shard, file] of shards) checkListed(folder, shard, file, weightMap);
     return checkpointOf(folder.name, fileOf);
   } catch (error) {
     for (const file of shards.values()) await file.close();
     throw error;
+  }
+}
+
+/** A shard holds what the index says it holds, and nothing else. Throws CheckpointError UNEXPECTED. */
+function checkListed(
+  folder: Folder,
+  shard: string,
+  file: SafetensorsFile,
+  weightMap: ReadonlyMap<string, string>,
+): void {
+  for (const name of file.tensors.keys()) {
+    const listed = weightMap.get(name);
+    if (listed === shard) continue;
+    const problem =
+      listed === undefined
+        ? `${INDEX} must list every tensor of its shards, found "${name}" in ${shard} besides`
+        : `a tensor must be in one shard, found "${name}" in ${listed} and ${shard}`;
+    throw new CheckpointError("UNEXPECTED", `${folder.name}: ${problem}`, { name, shard });
   }
 }
 
@@ -96,7 +115,7 @@ function checkpointOf(name: string, fileOf: ReadonlyMap<string, SafetensorsFile>
       return info;
     },
     read: async (key) => fileWith(key).read(key),
-    readInto: async (key, target) => fileWith(key).readInto(key, target),
+    readInto: async (key, target, begin) => fileWith(key).readInto(key, target, begin),
     async close() {
       for (const file of new Set(fileOf.values())) await file.close();
     },

@@ -58,6 +58,30 @@ describe("writeFolder", () => {
     expect(await readFile(join(root, "out", "a.bin"), "utf8")).toBe("old");
   });
 
+  test("obsolete files go once the new ones are there, and stay when writing fails", async () => {
+    const obsolete = (file: string): boolean => file.endsWith(".bin");
+    const target = join(root, "out");
+    await writeFolder(
+      target,
+      new Map([
+        ["a.bin", "old"],
+        ["b.bin", "old"],
+        ["kept", "old"],
+      ]),
+    );
+    await expect(writeFolder(target, new Map([["b.bin", failing()]]), { obsolete })).rejects.toThrow("disk on fire");
+    expect(await tree()).toEqual(["out", "out/a.bin", "out/b.bin", "out/kept"]);
+    await writeFolder(target, new Map([["b.bin", "new"]]), { obsolete });
+    expect(await tree()).toEqual(["out", "out/b.bin", "out/kept"]);
+    expect(await readFile(join(target, "b.bin"), "utf8")).toBe("new");
+    const memory = new Map([
+      ["a.bin", bytes("old")],
+      ["kept", bytes("old")],
+    ]);
+    await writeFolder(memory, new Map([["b.bin", "new"]]), { obsolete });
+    expect([...memory.keys()]).toEqual(["kept", "b.bin"]);
+  });
+
   test("a file where a folder must be, and a folder where a file must be", async () => {
     const file = join(root, "file");
     await writeFile(file, "");

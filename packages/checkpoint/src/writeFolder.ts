@@ -10,10 +10,14 @@ export type FileContent = Uint8Array | string | AsyncIterable<Uint8Array>;
 /**
  * Writes files, by their names relative to the target, so that none is ever seen half-written: each goes to a temporary name
  * beside its own, and when all are complete they are renamed in the order given. The target is created when missing. A failure
- * before that leaves everything as it was. Throws CheckpointError IS_FILE where a file is in the way of a folder or a folder
- * in the way of a file.
+ * before that leaves everything as it was. Files directly in the target that `obsolete` names and that were not written go last.
+ * Throws CheckpointError IS_FILE where a file is in the way of a folder or a folder in the way of a file.
  */
-export async function writeFolder(target: FolderTarget, files: ReadonlyMap<string, FileContent>): Promise<void> {
+export async function writeFolder(
+  target: FolderTarget,
+  files: ReadonlyMap<string, FileContent>,
+  { obsolete = () => false }: { readonly obsolete?: (file: string) => boolean } = {},
+): Promise<void> {
   for (const name of files.keys()) {
     if (!name.split(/[/\\]/).some((part) => /^(?:|\.|\.\.|[a-z]:)$/i.test(part))) continue;
     const where = typeof target === "string" ? target : "files in memory";
@@ -21,14 +25,20 @@ export async function writeFolder(target: FolderTarget, files: ReadonlyMap<strin
       file: name,
     });
   }
-  if (typeof target === "string") return writeDisk(target, files);
+  const gone = (file: string): boolean => obsolete(file) && !files.has(file);
+  if (typeof target === "string") return writeDisk(target, files, gone);
   const complete: [name: string, bytes: Uint8Array][] = [];
   for (const [name, content] of files) complete.push([name, await collect(content)]);
   for (const [name, bytes] of complete) target.set(name, bytes);
+  for (const name of [...target.keys()].filter(gone)) target.delete(name);
 }
 
-async function writeDisk(target: string, files: ReadonlyMap<string, FileContent>): Promise<void> {
-  const { mkdir, open, rename, rm, rmdir, stat } = await import("node:fs/promises");
+async function writeDisk(
+  target: string,
+  files: ReadonlyMap<string, FileContent>,
+  gone: (file: string) => boolean,
+): Promise<void> {
+  const { mkdir, open, readdir, rename, rm, rmdir, stat } = await import("node:fs/promises");
   const path = await import("node:path");
   const created: string[] = [];
   const written: { readonly temporary: string; readonly final: string }[] = [];
@@ -53,6 +63,7 @@ async function writeDisk(target: string, files: ReadonlyMap<string, FileContent>
       await writeFile(await open(temporary, "wx"), content);
     }
     for (const { temporary, final } of written) await rename(temporary, final);
+    for (const name of (await readdir(target)).filter(gone)) await rm(path.resolve(target, name));
   } catch (error) {
     for (const { temporary } of written) await rm(temporary, { force: true });
     for (const folder of created.toReversed()) await rmdir(folder).catch(() => {});

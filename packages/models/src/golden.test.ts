@@ -163,6 +163,20 @@ describe.each(runs)("golden $name on $title", ({ name, backend }) => {
     },
   );
 
+  test.runIf(existsSync(`${folder}/base_sharded`))(
+    "saving in shards writes transformers' shards and index",
+    async () => {
+      const source = await openFolder(`${folder}/base_sharded`);
+      const files = new Map<string, Uint8Array>();
+      const model = await AutoModelForCausalLM.fromPretrained(source.name);
+      await model.savePretrained(files, { maxShardSize: "60KB" });
+      const weights = (names: Iterable<string>): string[] =>
+        [...names].filter((name) => name.startsWith("model")).toSorted();
+      expect(weights(files.keys())).toEqual(weights(await source.list()));
+      for (const name of weights(files.keys())) expect(files.get(name), name).toEqual(await readBytes(source, name));
+    },
+  );
+
   test("saving writes the files that were read", async () => {
     const files = new Map<string, Uint8Array>();
     await (await load()).savePretrained(files);

@@ -14,6 +14,7 @@ export type { FromPretrainedOptions } from "./pretrained.ts";
 export { ARCHITECTURES, architectureOf } from "./registry.ts";
 export { loadedVocabSize } from "./resize.ts";
 export { AdaptedEmbeddingError } from "./resize.ts";
+export type { SavePretrainedOptions } from "./savePretrained.ts";
 export type { TokenEmbedding, TokenHead } from "./tokenModules.ts";
 export { AutoTokenizer, type DecodeOptions, type EncodeOptions, Tokenizer } from "./tokenizer.ts";
 export { type AddedTokenSpec, addTokens } from "./tokenizerFiles.ts";

@@ -3,7 +3,7 @@ import { Module } from "@neolog/nn";
 import type { Tensor } from "@neolog/tensor";
 import type { GenerationConfig, PretrainedConfig } from "./config.ts";
 import { resizeTokenEmbeddings } from "./resize.ts";
-import { savePretrained } from "./savePretrained.ts";
+import { type SavePretrainedOptions, savePretrained } from "./savePretrained.ts";
 
 /** What every model with a head over the vocabulary gives. */
 export interface ModelOutput {
@@ -53,8 +53,8 @@ export abstract class PreTrainedModel<Inputs = never, Output extends ModelOutput
     resizeTokenEmbeddings(this, n);
   }
 
-  /** Writes config.json, model.safetensors and generation_config.json into a folder, or into memory. */
-  savePretrained(dir: FolderTarget): Promise<void> {
-    return savePretrained(this, dir);
+  /** Writes config.json, model.safetensors or its shards, and generation_config.json into a folder, or into memory. */
+  savePretrained(dir: FolderTarget, options?: SavePretrainedOptions): Promise<void> {
+    return savePretrained(this, dir, options);
   }
 }

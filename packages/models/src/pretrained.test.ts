@@ -1,7 +1,7 @@
 import { mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { CheckpointError, openFolder, readBytes, writeSafetensors } from "@neolog/checkpoint";
+import { CheckpointError, type StoredTensor, openFolder, readBytes, writeSafetensors } from "@neolog/checkpoint";
 import { StateDictError, stateDict } from "@neolog/nn";
 import { Scope, defaultBackend, openBackend, setDefaultBackend } from "@neolog/tensor";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -26,6 +26,15 @@ const stored = (shape: readonly number[], fill: number) => ({
   bytes: new Uint8Array(new Float32Array(shape.reduce((a, b) => a * b, 1)).fill(fill).buffer),
 });
 
+/** Tensors as a file holds them in F32. */
+const float32 = (
+  tensors: Iterable<readonly [string, { readonly shape: readonly number[]; readonly data: ArrayLike<number> }]>,
+) =>
+  [...tensors].map(
+    ([name, { shape, data }]) =>
+      [name, { dtype: "F32" as const, shape, bytes: new Uint8Array(Float32Array.from(data).buffer) }] as const,
+  );
+
 describe("saving and loading", () => {
   test("a model comes back as it was, and saving it again writes the same bytes", async () => {
     const model = fromConfig(TINY_LLAMA, { seed: 1 });
@@ -41,6 +50,24 @@ describe("saving and loading", () => {
   test("keys that we do not know stay in config.json", async () => {
     await fromConfig({ ...TINY_LLAMA, _my_note: { kept: [1, 2.5] } }).savePretrained(dir);
     expect((await fromPretrained(dir)).config["_my_note"]).toEqual({ kept: [1, 2.5] });
+  });
+
+  test("what is too large for one file goes into shards, and back", async () => {
+    const model = fromConfig(TINY_LLAMA, { seed: 1 });
+    await model.savePretrained(dir);
+    await model.savePretrained(dir, { maxShardSize: "3KB" });
+    const shards = (await readdir(dir)).filter((name) => name.includes("-of-")).toSorted();
+    expect(shards.length).toBeGreaterThan(2);
+    const of = String(shards.length).padStart(5, "0");
+    expect(shards).toEqual(shards.map((_, i) => `model-${String(i + 1).padStart(5, "0")}-of-${of}.safetensors`));
+    expect((await readdir(dir)).toSorted()).toEqual(["config.json", ...shards, "model.safetensors.index.json"]);
+    const again = await fromPretrained(dir);
+    for (const [key, t] of stateDict(again)) expect(t.dataSync(), key).toEqual(stateDict(model).get(key)!.dataSync());
+    await again.savePretrained(dir);
+    expect((await readdir(dir)).toSorted()).toEqual(["config.json", "model.safetensors"]);
+    await expect(again.savePretrained(dir, { maxShardSize: "5 apples" })).rejects.toThrow(
+      'maxShardSize: must be a number of bytes or a text such as "500MB" or "5GB", got 5 apples',
+    );
   });
 
   test("nothing but the model's files lies in the folder", async () => {
@@ -60,10 +87,13 @@ describe("saving and loading", () => {
 
   test("progress counts the tensors", async () => {
     await fromConfig(TINY_GPT2).savePretrained(dir);
-    const seen: string[] = [];
-    const model = await fromPretrained(dir, { onProgress: (done, total) => seen.push(`${done}/${total}`) });
-    const total = model.parameters().length;
-    expect(seen).toEqual(Array.from({ length: total }, (_, i) => `${i + 1}/${total}`));
+    const seen: number[][] = [];
+    const model = await fromPretrained(dir, { onProgress: (...counts) => seen.push(counts) });
+    const sizes = seen.map(([, , bytes]) => bytes!);
+    const [total, totalBytes] = [model.parameters().length, model.parameters().reduce((sum, t) => sum + 4 * t.size, 0)];
+    expect(seen).toEqual(sizes.map((bytes, i) => [i + 1, total, bytes, totalBytes]));
+    expect(sizes).toEqual([...new Set(sizes)].toSorted((a, b) => a - b));
+    expect(sizes.at(-1)).toBe(totalBytes);
   });
 
   test("a model outlives the scope in which it was loaded", async () => {
@@ -98,16 +128,16 @@ describe("saving and loading", () => {
     const write = (head: ArrayLike<number>): Promise<void> =>
       writeFile(
         file("model.safetensors"),
-        writeSafetensors(
-          [...tensors, ["lm_head.weight", { shape: [23, 12], data: head }] as const].map(([name, { shape, data }]) => [
-            name,
-            { dtype: "F32", shape, bytes: new Uint8Array(Float32Array.from(data).buffer) },
-          ]),
-        ),
+        writeSafetensors(float32([...tensors, ["lm_head.weight", { shape: [23, 12], data: head }]])),
       );
     const table = tensors.get("model.embed_tokens.weight")!.data;
     await write(table);
     expect(stateDict(await fromPretrained(dir)).has("lm_head.weight")).toBe(false);
+    const both = await readTensors(dir, "model.safetensors");
+    both.delete("model.embed_tokens.weight");
+    await writeFile(file("model.safetensors"), writeSafetensors(float32(both)));
+    const named = stateDict(await fromPretrained(dir)).get("model.embed_tokens.weight")!;
+    expect(named.dataSync(), "a table that is stored as the head").toEqual(table);
     await write(Array.from(table, (x) => x + 1));
     await expect(fromPretrained(dir)).rejects.toMatchObject({
       name: "CheckpointError",
@@ -169,6 +199,27 @@ describe("what cannot be loaded says why in one line", () => {
       () => writeFile(file("model.safetensors"), writeSafetensors([["x", stored([2], 0)]])),
       StateDictError,
       "21 missing (model.embed_tokens.weight, ",
+    ],
+    [
+      "weights that are no floats",
+      async () => {
+        const tensors = new Map(float32(await readTensors(dir, "model.safetensors")));
+        const norm = tensors.get("model.norm.weight")!;
+        const packed = new Map<string, StoredTensor>(tensors).set("model.norm.weight", { ...norm, dtype: "I32" });
+        await writeFile(file("model.safetensors"), writeSafetensors(packed));
+      },
+      CheckpointError,
+      '"model.norm.weight": a weight must be F64, F32, BF16 or F16, found I32; a quantized checkpoint',
+    ],
+    [
+      "a tensor under two names",
+      async () => {
+        const tensors = float32(await readTensors(dir, "model.safetensors"));
+        const norm = tensors.find(([name]) => name === "model.norm.weight")!;
+        await writeFile(file("model.safetensors"), writeSafetensors([...tensors, ["norm.weight", norm[1]]]));
+      },
+      CheckpointError,
+      '"model.norm.weight" must be stored once, found "',
     ],
     [
       "truncated weights",

@@ -18,8 +18,8 @@ import { type Architecture, architectureOf } from "./registry.ts";
 export interface FromPretrainedOptions {
   /** Convert all weights to this dtype; as stored when absent. */
   readonly dtype?: DType | undefined;
-  /** Called after each tensor that was read. */
-  readonly onProgress?: ((done: number, total: number) => void) | undefined;
+  /** Called after each tensor that was read, with tensors and with bytes of the checkpoint. */
+  readonly onProgress?: ((done: number, total: number, bytes: number, totalBytes: number) => void) | undefined;
 }
 
 /**
@@ -63,10 +63,15 @@ async function loadWeights(
     const names = checkpointNames(model, checkpoint, architecture);
     const shapes = new Map([...names].map(([key, name]) => [key, checkpoint.tensors.get(name)!.shape]));
     checkStateDict(model, shapes, checkpoint.name);
+    for (const name of names.values()) checkFloat(checkpoint, name);
     await checkTies(model, checkpoint, names);
+    const sizeOf = (name: string): number => checkpoint.info(name).byteLength;
+    const totalBytes = [...names.values()].reduce((sum, name) => sum + sizeOf(name), 0);
+    let bytes = 0;
     for (const [key, name] of names) {
       state.set(key, persist(await readTensor(checkpoint, name, { dtype })));
-      onProgress?.(state.size, names.size);
+      bytes += sizeOf(name);
+      onProgress?.(state.size, names.size, bytes, totalBytes);
     }
     adoptStateDict(model, state);
   } catch (error) {
@@ -75,7 +80,10 @@ async function loadWeights(
   }
 }
 
-/** Module key → name in the checkpoint, which may lack the base model's prefix or hold a tied head and buffers besides. */
+/**
+ * Module key → name in the checkpoint, which may lack the base model's prefix, hold buffers besides, and hold the shared table under
+ * any of its names. Throws CheckpointError UNEXPECTED where two names mean one key.
+ */
 function checkpointNames(
   model: PreTrainedModel,
   checkpoint: Checkpoint,
@@ -83,14 +91,43 @@ function checkpointNames(
 ): Map<string, string> {
   const own = stateDict(model);
   const names = new Map<string, string>();
+  const tied = storedTies(model, checkpoint);
   for (const name of checkpoint.tensors.keys()) {
-    if (model.tiedPaths.some((path) => name === `${path}.weight`)) continue;
+    if (tied.includes(name)) continue;
     const key = own.has(name) || !own.has(basePrefix + name) ? name : basePrefix + name;
     if (!own.has(key) && ignored?.test(`.${name}`)) continue;
+    const other = names.get(key);
+    if (other !== undefined) {
+      throw new CheckpointError(
+        "UNEXPECTED",
+        `${checkpoint.name}: "${key}" must be stored once, found "${other}" and "${name}"`,
+        { key, names: [other, name] },
+      );
+    }
     names.set(key, name);
   }
+  const table = `${model.embeddingPath}.weight`;
+  if (!names.has(table) && tied.length > 0) names.set(table, tied[0]!);
   return names;
 }
+
+/** Names of the checkpoint's tensors that the config ties to the embedding. */
+const storedTies = (model: PreTrainedModel, checkpoint: Checkpoint): string[] =>
+  model.tiedPaths.map((path) => `${path}.weight`).filter((name) => checkpoint.tensors.has(name));
+
+/** Weights are floats: what is quantized or packed needs another model. Throws CheckpointError DTYPE. */
+function checkFloat(checkpoint: Checkpoint, name: string): void {
+  const { dtype } = checkpoint.info(name);
+  if (FLOATS.has(dtype)) return;
+  throw new CheckpointError(
+    "DTYPE",
+    `${checkpoint.name}: "${name}": a weight must be F64, F32, BF16 or F16, found ${dtype}; ` +
+      `a quantized checkpoint must be saved again in Python as one of these`,
+    { name, dtype },
+  );
+}
+
+const FLOATS: ReadonlySet<string> = new Set(["F64", "F32", "BF16", "F16"]);
 
 /** A tied head that the checkpoint stores all the same must be the embedding. Throws CheckpointError TIED_DISAGREE. */
 async function checkTies(
@@ -98,11 +135,9 @@ async function checkTies(
   checkpoint: Checkpoint,
   names: ReadonlyMap<string, string>,
 ): Promise<void> {
-  for (const name of model.tiedPaths.map((path) => `${path}.weight`)) {
-    if (!checkpoint.tensors.has(name)) continue;
-    const table = names.get(`${model.embeddingPath}.weight`)!;
-    const [head, embedding] = [await checkpoint.read(name), await checkpoint.read(table)];
-    if (head.bytes.length === embedding.bytes.length && head.bytes.every((x, i) => x === embedding.bytes[i])) continue;
+  const table = names.get(`${model.embeddingPath}.weight`)!;
+  for (const name of storedTies(model, checkpoint)) {
+    if (name === table || (await sameBytes(checkpoint, name, table))) continue;
     throw new CheckpointError(
       "TIED_DISAGREE",
       `${checkpoint.name}: "${name}" must equal "${table}", to which the config ties it, found other values; ` +
@@ -110,6 +145,21 @@ async function checkTies(
       { name, table },
     );
   }
+}
+
+/** Bytes of a tensor that are in memory at a time. */
+const PIECE = 2 ** 23;
+
+async function sameBytes(checkpoint: Checkpoint, a: string, b: string): Promise<boolean> {
+  const { byteLength } = checkpoint.info(a);
+  if (checkpoint.info(b).byteLength !== byteLength) return false;
+  for (let at = 0; at < byteLength; at += PIECE) {
+    const [x, y] = [a, b].map(() => new Uint8Array(Math.min(PIECE, byteLength - at))) as [Uint8Array, Uint8Array];
+    await checkpoint.readInto(a, x, at);
+    await checkpoint.readInto(b, y, at);
+    if (x.some((byte, i) => byte !== y[i])) return false;
+  }
+  return true;
 }
 
 async function generationConfigOf(folder: Folder) {

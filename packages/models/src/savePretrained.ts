@@ -1,8 +1,13 @@
 import {
   type FileContent,
   type FolderTarget,
+  type LazyTensor,
   STORED_DTYPE,
   fromTensor,
+  isWeightsFile,
+  shardIndex,
+  splitIntoShards,
+  storedByteLength,
   streamSafetensors,
   stringifyPythonJson,
   writeFolder,
@@ -10,19 +15,35 @@ import {
 import { stateDict } from "@neolog/nn";
 import type { PreTrainedModel } from "./preTrainedModel.ts";
 
+export interface SavePretrainedOptions {
+  /** Bytes of tensors in a file at most, as a number or a text such as "5GB"; "50GB" by default, as in transformers. */
+  readonly maxShardSize?: number | string | undefined;
+}
+
 /**
- * Writes config.json, model.safetensors and, where the model came with one, generation_config.json; none is ever seen
- * half-written. A tied head is not stored. Throws CheckpointError where the target is a file.
+ * Writes config.json, model.safetensors (above `maxShardSize` its shards and their index) and, where the model came with one,
+ * generation_config.json; none is ever seen half-written, and weights that the folder held before go. Every tensor keeps its
+ * dtype; a tied head is not stored. Throws CheckpointError where the target is a file.
  */
-export async function savePretrained(model: PreTrainedModel, dir: FolderTarget): Promise<void> {
+export async function savePretrained(
+  model: PreTrainedModel,
+  dir: FolderTarget,
+  { maxShardSize = "50GB" }: SavePretrainedOptions = {},
+): Promise<void> {
   const tensors = [...stateDict(model)].map(([name, t]) => {
     const read = async (): Promise<Uint8Array> => (await fromTensor(t)).bytes;
-    return [name, { dtype: STORED_DTYPE[t.dtype], shape: t.shape, read }] as const;
+    return [name, { dtype: STORED_DTYPE[t.dtype], shape: t.shape, read } satisfies LazyTensor] as const;
   });
-  const files = new Map<string, FileContent>([
-    ["config.json", `${stringifyPythonJson(model.config)}\n`],
-    ["model.safetensors", streamSafetensors(tensors)],
-  ]);
+  const bytesOf = ({ dtype, shape }: LazyTensor): number => storedByteLength(dtype, shape)!;
+  const shards = splitIntoShards(tensors, bytesOf, maxShardSize);
+  const files = new Map<string, FileContent>([["config.json", `${stringifyPythonJson(model.config)}\n`]]);
+  for (const [file, shard] of shards) files.set(file, streamSafetensors(shard));
+  if (shards.size > 1) {
+    const total_parameters = model.parameters().reduce((sum, t) => sum + t.size, 0);
+    const total_size = tensors.reduce((sum, [, t]) => sum + bytesOf(t), 0);
+    const index = shardIndex(shards, { total_parameters, total_size });
+    files.set("model.safetensors.index.json", `${stringifyPythonJson(index)}\n`);
+  }
   if (model.generationConfig) files.set("generation_config.json", model.generationConfig.text);
-  await writeFolder(dir, files);
+  await writeFolder(dir, files, { obsolete: isWeightsFile });
 }

@@ -18,7 +18,7 @@ export function tensor(
   backend: Backend = defaultBackend(),
 ): Tensor {
   if (sizeOf(shape) !== data.length) throw new ShapeError("tensor", `shape must hold ${data.length} elements`, shape);
-  const host = toHost(data, dtype);
+  const host = toHostArray(data, dtype);
   const t = empty(shape, dtype, backend);
   backend.write(t.view("tensor").buffer, host);
   return t;
@@ -31,7 +31,8 @@ export const intTensor = (
   backend?: Backend,
 ): Tensor => tensor(data, shape, "int32", backend);
 
-function toHost(data: readonly number[] | TypedArray, dtype: DType): TypedArray {
+/** Values as the host array of `dtype`: `data` itself where it is one. Throws DTypeError for raw 16-bit floats of another dtype. */
+export function toHostArray(data: readonly number[] | TypedArray, dtype: DType): TypedArray {
   if (isHostArray(data, dtype)) return data;
   const bits = dtype === "bfloat16" ? toBfloat16 : dtype === "float16" ? toFloat16 : null;
   if (data instanceof Uint16Array)
