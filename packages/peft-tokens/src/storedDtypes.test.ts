@@ -4,7 +4,7 @@ import { AdamW, backward } from "@neolog/autograd";
 import { AutoModelForCausalLM, type ModelInputs } from "@neolog/models";
 import { type Backend, type DType, Scope, openBackend, setDefaultBackend } from "@neolog/tensor";
 import { computingBackends } from "@neolog/tensor/testing";
-import { describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { TrainableTokensConfig, getPeftModel, tokenParameters } from "./index.ts";
 
 const folder = fileURLToPath(new URL("../../../../shared/golden/models/llama", import.meta.url));
@@ -49,19 +49,24 @@ describe.skipIf(!complete).each([
   ["base_bf16", "bfloat16"],
   ["base_f16", "float16"],
 ])("token rows of %s", (base, dtype) => {
-  test.each(backends)("train in float32 over weights that stay $title", async ({ backend }) => {
-    const { other_checkpoints } = JSON.parse(readFileSync(`${folder}/expected.json`, "utf8"));
-    const inputs = other_checkpoints[base].case as ModelInputs;
+  let inputs: ModelInputs;
+  let exact: Trained;
+  let rounded: Trained;
+  beforeAll(async () => {
+    inputs = JSON.parse(readFileSync(`${folder}/expected.json`, "utf8")).other_checkpoints[base].case;
+    exact = await train(base, inputs, reference, "float64");
+    rounded = await train(base, inputs, reference);
+  }, 60_000);
+
+  test.each(backends)("train in float32 over weights that stay, on $title", async ({ backend }) => {
     const stored = await train(base, inputs, backend);
     expect(stored.dtypes).toEqual([dtype, "float32"]);
-    const widened = await train(base, inputs, backend, "float32");
-    const exact = await train(base, inputs, reference, "float64");
     const largest = Math.max(...exact.gradient.map(Math.abs));
-    for (const { losses, gradient, rows } of [stored, widened]) {
-      expect(losses).toEqual(exact.losses.map((x) => expect.closeTo(x, 5)));
-      expect(distance(gradient, exact.gradient)).toBeLessThanOrEqual(2e-5 * largest + 1e-6);
-      expect(distance(rows, exact.rows)).toBeLessThanOrEqual(2e-5);
-    }
+    expect(distance(stored.gradient, exact.gradient)).toBeLessThanOrEqual(2e-5 * largest + 1e-6);
+    // from the second step on, the forward pass sees the rows rounded to the table's dtype, as PEFT's does
+    expect(rounded.dtypes).toEqual(stored.dtypes);
+    expect(distance(stored.losses, rounded.losses)).toBeLessThanOrEqual(1e-5);
+    expect(distance(stored.rows, rounded.rows)).toBeLessThanOrEqual(2e-5);
     expect(stored.rows).not.toEqual(await untrained(base, backend));
   });
 });
