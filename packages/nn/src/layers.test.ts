@@ -6,7 +6,7 @@ import { Conv1D } from "./conv1d.ts";
 import { Embedding, TiedHead } from "./embedding.ts";
 import { LayerNorm, layerNorm } from "./layerNorm.ts";
 import { Linear } from "./linear.ts";
-import { RmsNorm } from "./rmsNorm.ts";
+import { GemmaRmsNorm, RmsNorm } from "./rmsNorm.ts";
 
 const table = () => tensor([1, 2, 3, 4, 5, 6, 7, 8], [4, 2]);
 
@@ -69,6 +69,10 @@ describe("layers", () => {
     const close = (values: number[]): unknown[] => values.map((value) => expect.closeTo(value, 6) as unknown);
     const rms = Math.sqrt(2.5 + 0.1);
     expect(firstRow(new RmsNorm(weight, 0.1))).toEqual(close([1 / rms, -4 / rms]));
+    const distance = tensor([0, 1]);
+    expect([...new GemmaRmsNorm(distance, 0.1).forward(x).dataSync()]).toEqual([
+      ...new RmsNorm(weight, 0.1).forward(x).dataSync(),
+    ]);
     const deviation = Math.sqrt(2.25 + 0.1);
     const expected = [1.5 / deviation + 3, -3 / deviation + 4];
     expect(firstRow(new LayerNorm(weight, tensor([3, 4]), 0.1))).toEqual(close(expected));

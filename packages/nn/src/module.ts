@@ -42,6 +42,11 @@ export abstract class Module {
     }
   }
 
+  /** What a parameter of one axis starts as: weights of norms at 1, biases at 0. */
+  initialValue(key: string): number {
+    return key.endsWith("weight") ? 1 : 0;
+  }
+
   parameters(): Tensor[] {
     return [...this.namedParameters()].map(([, t]) => t);
   }

@@ -1,4 +1,4 @@
-import { type Tensor, rmsNorm as normalize } from "@neolog/tensor";
+import { type Tensor, add, rmsNorm as normalize } from "@neolog/tensor";
 import { blank } from "./init.ts";
 import { Module } from "./module.ts";
 
@@ -19,3 +19,24 @@ export class RmsNorm extends Module {
 }
 
 export const rmsNorm = (size: number, eps: number): RmsNorm => new RmsNorm(blank([size]), eps);
+
+/** Gemma's: the weight [n] is stored as its distance from 1. */
+export class GemmaRmsNorm extends Module {
+  weight: Tensor;
+  readonly #eps: number;
+
+  constructor(weight: Tensor, eps: number) {
+    super();
+    this.weight = weight;
+    this.#eps = eps;
+  }
+  override initialValue(): number {
+    return 0;
+  }
+  /** x [..., n] → [..., n] */
+  forward(x: Tensor): Tensor {
+    return normalize(x, add(this.weight, 1), this.#eps);
+  }
+}
+
+export const gemmaRmsNorm = (size: number, eps: number): GemmaRmsNorm => new GemmaRmsNorm(blank([size]), eps);
