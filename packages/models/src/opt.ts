@@ -133,7 +133,7 @@ export class OptDecoder extends Module {
     const limit = this.embed_positions.num_embeddings - OFFSET;
     const outside = positions.find((p) => p < -OFFSET || p >= limit);
     if (outside !== undefined) {
-      const mustHold = `positions must be below max_position_embeddings (${limit}); shorten the input`;
+      const mustHold = `positions must be in [-${OFFSET}, ${limit}), below max_position_embeddings; shorten the input`;
       throw new IndexError("opt", mustHold, outside);
     }
     const tokens = this.embed_tokens.forward(ids.values);
