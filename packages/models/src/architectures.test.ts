@@ -5,13 +5,26 @@ import { describe, expect, test } from "vitest";
 import { AutoModelForCausalLM } from "./autoModel.ts";
 import type { CausalLM } from "./causalLm.ts";
 import type { PretrainedConfig } from "./config.ts";
+import { softcap } from "./gemma2.ts";
 import { KvCache } from "./kvCache.ts";
 import { ARCHITECTURES } from "./registry.ts";
 import { AdaptedEmbeddingError } from "./resize.ts";
-import { TINY_GPT2, TINY_GPT_NEOX, TINY_LLAMA, TINY_OPT, worstExcess } from "./testing.ts";
+import {
+  TINY_GEMMA,
+  TINY_GEMMA2,
+  TINY_GEMMA3_TEXT,
+  TINY_GPT2,
+  TINY_GPT_NEOX,
+  TINY_LLAMA,
+  TINY_OPT,
+  worstExcess,
+} from "./testing.ts";
 
 const { fromConfig } = AutoModelForCausalLM;
 const TINY: Readonly<Record<string, PretrainedConfig>> = {
+  gemma: TINY_GEMMA,
+  gemma2: TINY_GEMMA2,
+  gemma3_text: TINY_GEMMA3_TEXT,
   gpt2: TINY_GPT2,
   gpt_neox: TINY_GPT_NEOX,
   llama: TINY_LLAMA,
@@ -54,13 +67,14 @@ describe.each(Object.keys(ARCHITECTURES))("%s", (type) => {
       const before = model.forward(input);
       replaceModule(model, model.embeddingPath, (base) => new Shifted(base));
       const after = model.forward(input);
-      const shifted = read(add(before.hidden_states![0]!, 1));
+      const shifted = read(add(before.hidden_states![0]!, type.startsWith("gemma") ? Math.sqrt(12) : 1));
       expect(worstExcess(read(after.hidden_states![0]!), shifted, { atol: 1e-6 })).toBeLessThanOrEqual(0); // sums in another order
       const head = model.moduleAt(model.headPath) as Module & { forward(x: Tensor): Tensor };
       const plain = tie_word_embeddings
         ? (model.moduleAt(`${model.embeddingPath}.base_layer`) as Embedding).unembed(after.hidden_states!.at(-1)!)
         : head.forward(after.hidden_states!.at(-1)!);
-      expect(read(after.logits)).toEqual(read(tie_word_embeddings ? add(plain, 2) : plain));
+      const cap = (TINY[type]!["final_logit_softcapping"] ?? null) as number | null;
+      expect(read(after.logits)).toEqual(read(softcap(tie_word_embeddings ? add(plain, 2) : plain, cap)));
     }
   });
 
@@ -206,13 +220,45 @@ describe("configs that we cannot honour are refused", () => {
       { ...TINY_GPT_NEOX, rotary_pct: 0.5 },
       '"partial_rotary_factor": must turn an even number of elements of each head, found 3 of 6',
     ],
-    [{ ...TINY_GPT_NEOX, partial_rotary_factor: 1 }, '"partial_rotary_factor": must equal rotary_pct (0.4), found 1'],
+    [{ ...TINY_GPT_NEOX, partial_rotary_factor: 1 }, '"partial_rotary_factor": must equal rotary_pct (0.7), found 1'],
     [
       { ...TINY_GPT_NEOX, rotary_emb_base: 100, rope_theta: 10 },
       '"rope_theta": must equal rotary_emb_base (100), found 10',
     ],
     [{ ...TINY_GPT_NEOX, hidden_act: "swoosh" }, '"hidden_act": must be ("gelu" |'],
     [{ ...TINY_GPT_NEOX, num_attention_heads: 5 }, '"num_attention_heads": must divide hidden_size (12), found 5'],
+    [{ ...TINY_GEMMA, head_dim: undefined }, '"head_dim": must be set, found none'],
+    [{ ...TINY_GEMMA, head_dim: 7 }, '"head_dim": must turn an even number of elements of each head, found 7'],
+    [{ ...TINY_GEMMA, num_key_value_heads: 3 }, '"num_key_value_heads": must divide num_attention_heads (2), found 3'],
+    [{ ...TINY_GEMMA, use_bidirectional_attention: true }, '"use_bidirectional_attention": must be false, found true'],
+    [
+      { ...TINY_GEMMA, hidden_act: "gelu", hidden_activation: "gelu" },
+      '"hidden_activation": must be what hidden_act means (gelu_pytorch_tanh), found "gelu"',
+    ],
+    [{ ...TINY_GEMMA2, query_pre_attn_scalar: undefined }, '"query_pre_attn_scalar": must be set, found none'],
+    [{ ...TINY_GEMMA2, final_logit_softcapping: undefined }, '"final_logit_softcapping": must be set, found none'],
+    [{ ...TINY_GEMMA2, attn_logit_softcapping: 0 }, '"attn_logit_softcapping": must be >0, found 0'],
+    [
+      { ...TINY_GEMMA2, sliding_window: null },
+      '"sliding_window": must be set for layer 0, which has a window, found none',
+    ],
+    [
+      { ...TINY_GEMMA2, layer_types: ["full_attention", "chunked_attention"] },
+      '"layer_types.1": must be ("full_attention" | "sliding_attention"), found "chunked_attention"',
+    ],
+    [{ ...TINY_GEMMA3_TEXT, attn_logit_softcapping: 50 }, '"attn_logit_softcapping": must be null, found 50'],
+    [
+      { ...TINY_GEMMA3_TEXT, use_bidirectional_attention: true },
+      '"use_bidirectional_attention": must be false, found true',
+    ],
+    [
+      { ...TINY_GEMMA3_TEXT, rope_parameters: { rope_type: "default", rope_theta: 10_000 } },
+      '"rope_parameters": must hold full_attention and sliding_attention alone, found "rope_type"',
+    ],
+    [
+      { ...TINY_GEMMA3_TEXT, rope_scaling: { rope_type: "linear" } },
+      '"rope_scaling.factor": must be set for rope_type "linear", found none',
+    ],
     [{ ...TINY_OPT, num_attention_heads: 5 }, '"num_attention_heads": must divide hidden_size (12), found 5'],
     [{ ...TINY_OPT, ffn_dim: undefined }, '"ffn_dim": must be set, found none'],
     [{ ...TINY_OPT, pad_token_id: 23 }, '"pad_token_id": must be below vocab_size (23), found 23'],
@@ -237,46 +283,4 @@ test("gpt2: a layer's scale follows its index where the config says so", () => {
   expect(logits({ scale_attn_by_inverse_layer_idx: true, n_layer: 1 })).toEqual(logits({ n_layer: 1 }));
   expect(logits({ scale_attn_by_inverse_layer_idx: true })).not.toEqual(logits({}));
   expect(logits({ scale_attn_weights: false })).not.toEqual(logits({}));
-});
-
-describe("opt", () => {
-  const build = (changes: object) => fromConfig({ ...TINY_OPT, ...changes }, { seed: 2, std: 0.5 });
-
-  test("parts come and go with the config", () => {
-    const keys = (changes: object) => [...stateDict(build(changes)).keys()].join(" ");
-    expect(keys({})).not.toMatch(/project_/);
-    expect(stateDict(build({ word_embed_proj_dim: 8 })).get("model.decoder.project_in.weight")!.shape).toEqual([12, 8]);
-    expect(stateDict(build({ word_embed_proj_dim: 8 })).get("model.decoder.project_out.weight")!.shape).toEqual([
-      8, 12,
-    ]);
-    expect(keys({ enable_bias: false })).not.toMatch(/(proj|fc\d)\.bias/);
-    expect(keys({ layer_norm_elementwise_affine: false })).not.toMatch(/layer_norm/);
-    for (const off of [{ do_layer_norm_before: false }, { _remove_final_layer_norm: true }]) {
-      expect(keys(off)).not.toMatch(/decoder\.final_layer_norm/);
-    }
-  });
-
-  test("the pad token is 1 where the config says nothing, none where it says null", () => {
-    const padding = (changes: object) =>
-      (build(changes).moduleAt("model.decoder.embed_tokens") as Embedding).padding_idx;
-    expect([{}, { pad_token_id: null }, { pad_token_id: 4 }].map(padding)).toEqual([1, null, 4]);
-  });
-
-  test("positions count from the attention mask and end with the table", () => {
-    const read = (inputs: object) => [
-      ...build({})
-        .forward({ input_ids: [[5, 6, 7]], ...inputs })
-        .logits.dataSync(),
-    ];
-    const attention_mask = [[0, 1, 1]];
-    expect(read({ attention_mask }).slice(23)).toEqual(read({ attention_mask, position_ids: [[9, 0, 1]] }).slice(23));
-    expect(read({ attention_mask }).slice(23)).not.toEqual(
-      read({ attention_mask, position_ids: [[0, 1, 2]] }).slice(23),
-    );
-    for (const position of [16, -3]) {
-      expect(() => read({ position_ids: [[0, 1, position]] })).toThrow(
-        `opt: positions must be below max_position_embeddings (16); shorten the input, got ${position}`,
-      );
-    }
-  });
 });

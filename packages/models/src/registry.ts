@@ -1,5 +1,8 @@
 import { initWeights } from "@neolog/nn";
 import { ModelConfigError, type PretrainedConfig } from "./config.ts";
+import { GemmaForCausalLM } from "./gemma.ts";
+import { Gemma2ForCausalLM } from "./gemma2.ts";
+import { Gemma3ForCausalLM } from "./gemma3_text.ts";
 import { Gpt2LMHeadModel } from "./gpt2.ts";
 import { GptNeoXForCausalLM } from "./gpt_neox.ts";
 import { LlamaForCausalLM } from "./llama.ts";
@@ -18,6 +21,28 @@ export interface Architecture {
 
 /** One row per architecture, by `model_type`. */
 export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
+  gemma: {
+    create: (config, file) => new GemmaForCausalLM(config, file),
+    transformers: { base_model_class: "GemmaForCausalLM", parent_library: "transformers.models.gemma.modeling_gemma" },
+    basePrefix: "model.",
+    ignored: /\.rotary_emb\.inv_freq$/,
+  },
+  gemma2: {
+    create: (config, file) => new Gemma2ForCausalLM(config, file),
+    transformers: {
+      base_model_class: "Gemma2ForCausalLM",
+      parent_library: "transformers.models.gemma2.modeling_gemma2",
+    },
+    basePrefix: "model.",
+  },
+  gemma3_text: {
+    create: (config, file) => new Gemma3ForCausalLM(config, file),
+    transformers: {
+      base_model_class: "Gemma3ForCausalLM",
+      parent_library: "transformers.models.gemma3.modeling_gemma3",
+    },
+    basePrefix: "model.",
+  },
   gpt2: {
     create: (config, file) => new Gpt2LMHeadModel(config, file),
     transformers: { base_model_class: "GPT2LMHeadModel", parent_library: "transformers.models.gpt2.modeling_gpt2" },

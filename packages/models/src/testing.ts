@@ -73,7 +73,7 @@ export const TINY_LLAMA = {
   tie_word_embeddings: false,
 };
 
-/** Two layers, a quarter of each head turning, an untied head and a vocabulary of 23. */
+/** Two layers, two thirds of each head turning, an untied head and a vocabulary of 23. */
 export const TINY_GPT_NEOX = {
   model_type: "gpt_neox",
   vocab_size: 23,
@@ -82,7 +82,7 @@ export const TINY_GPT_NEOX = {
   num_hidden_layers: 2,
   num_attention_heads: 2,
   max_position_embeddings: 64,
-  rotary_pct: 0.4,
+  rotary_pct: 0.7,
   tie_word_embeddings: false,
 };
 
@@ -105,4 +105,38 @@ export const TINY_OPT = {
   num_hidden_layers: 2,
   num_attention_heads: 3,
   max_position_embeddings: 16,
+};
+
+/** Two layers, one shared key/value head, a scaled embedding, a tied head and a vocabulary of 23. */
+export const TINY_GEMMA = {
+  model_type: "gemma",
+  vocab_size: 23,
+  hidden_size: 12,
+  intermediate_size: 20,
+  num_hidden_layers: 2,
+  num_attention_heads: 2,
+  num_key_value_heads: 1,
+  head_dim: 8,
+  rms_norm_eps: 1e-6,
+  max_position_embeddings: 64,
+};
+
+/** The same with a window of 3 in the first layer, capped scores and capped logits. */
+export const TINY_GEMMA2 = {
+  ...TINY_GEMMA,
+  model_type: "gemma2",
+  query_pre_attn_scalar: 6,
+  sliding_window: 3,
+  attn_logit_softcapping: 4,
+  final_logit_softcapping: 5,
+};
+
+/** The same with a window of 3 in all layers but the second. */
+export const TINY_GEMMA3_TEXT = {
+  ...TINY_GEMMA,
+  model_type: "gemma3_text",
+  num_hidden_layers: 3,
+  query_pre_attn_scalar: 6,
+  sliding_window: 3,
+  sliding_window_pattern: 2,
 };

@@ -1,5 +1,5 @@
 import type { Module } from "@neolog/nn";
-import type { Tensor } from "@neolog/tensor";
+import type { DType, Tensor } from "@neolog/tensor";
 
 /** What a model asks of its input embedding; adapters that wrap one answer the same. */
 export interface TokenEmbedding extends Module {
@@ -13,4 +13,11 @@ export interface TokenEmbedding extends Module {
 export interface TokenHead extends Module {
   /** hidden [..., hidden] → logits [..., vocab] */
   forward(x: Tensor): Tensor;
+}
+
+/** The dtype that an embedding's table is stored in, below any adapters. */
+export function tableDType(embedding: TokenEmbedding): DType {
+  let layer: object = embedding;
+  while ("base_layer" in layer) layer = layer.base_layer as object;
+  return (layer as { weight: Tensor }).weight.dtype;
 }
