@@ -120,6 +120,13 @@ function kernelCases(dir: string, bytes: number): Case[] {
       roof: "arithmetic",
       unit: "ms",
     },
+    ...["tokenRows", "denseTable"].map((kernel): Case => ({
+      kernel,
+      shape: [128, 50_000, 768, 8],
+      amount: 0,
+      roof: "none",
+      unit: "ms",
+    })),
     { kernel: "forkJoin", shape: [1 << 17], amount: 0, roof: "none", unit: "µs" },
     { kernel: "wakeUp", shape: [1 << 17], amount: 0, roof: "none", unit: "µs" },
     { kernel: "fromPretrained", shape: [bytes], dir, amount: bytes, roof: "readMemory", unit: "GB/s" },

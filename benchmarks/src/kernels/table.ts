@@ -1,5 +1,6 @@
 import { AdamW, VJP, backward } from "@neolog/autograd";
 import { AutoModelForCausalLM } from "@neolog/models";
+import { TrainableTokensConfig, type TrainableTokensLayer, getPeftModel } from "@neolog/peft-tokens";
 import * as tensor from "@neolog/tensor"; // not by name: a revision that lacks an op can be compared in the others
 import type { Tensor } from "@neolog/tensor";
 import type { Case } from "../case.ts";
@@ -73,6 +74,37 @@ const attentionBackward =
 
 const targetsOf = (n: number, classes: number): Tensor =>
   tensor.intTensor(Int32Array.from({ length: n }, (_, i) => (i * 7919) % classes));
+
+/** Every eighth of T positions holds one of the k ids. */
+function adaptedEmbedding([T, V, D, k]: readonly number[]): {
+  readonly layer: TrainableTokensLayer;
+  readonly rows: Tensor;
+  readonly ids: Int32Array;
+  readonly g: Tensor;
+} {
+  const config = { ...ONE_LAYER, vocab_size: V!, hidden_size: D! };
+  const token_indices = Array.from({ length: k! }, (_, i) => V! - 1 - i);
+  const peft = getPeftModel(AutoModelForCausalLM.fromConfig(config), new TrainableTokensConfig({ token_indices }));
+  const layer = peft.layers().get("model.embed_tokens") as TrainableTokensLayer;
+  const ids = Int32Array.from({ length: T! }, (_, i) => (i % 8 === 0 ? token_indices[(i / 8) % k!]! : (i * 7919) % V!));
+  return { layer, rows: layer.trainable_tokens_delta["default"]!, ids, g: input([T!, D!], 3) };
+}
+const ONE_LAYER = {
+  model_type: "llama",
+  intermediate_size: 8,
+  num_hidden_layers: 1,
+  num_attention_heads: 2,
+  max_position_embeddings: 8,
+  rms_norm_eps: 1e-5,
+  hidden_act: "silu",
+  tie_word_embeddings: true,
+};
+
+function rowGradient(x: Tensor, rows: Tensor, g: Tensor): Tensor {
+  rows.grad = null;
+  backward(x, g);
+  return rows.grad!;
+}
 
 const twoHalves = ({ shape }: Case): Run => {
   const x = input(shape, 1);
@@ -153,6 +185,20 @@ export const KERNELS: { readonly [kernel: string]: (c: Case) => Run } = {
     const table = input([50257, D!], 1);
     const ids = targetsOf(n!, 50257);
     return { run: () => tensor.takeRows(table, ids) };
+  },
+  /** Forward and backward of an adapted embedding: [T, V, D, k]. */
+  tokenRows: ({ shape }) => {
+    const { layer, rows, ids, g } = adaptedEmbedding(shape);
+    return { run: () => rowGradient(layer.forward(ids), rows, g) };
+  },
+  /** The same by way of a copy of the whole table, as PEFT computes it. */
+  denseTable: ({ shape }) => {
+    const { layer, rows, ids, g } = adaptedEmbedding(shape);
+    const slots = new Int32Array(shape[1]!).fill(-1);
+    layer.indicesOf("default").forEach((id, slot) => (slots[id] = slot));
+    return {
+      run: () => rowGradient(tensor.takeRows(tensor.overrideRows(layer.table, rows, slots), ids), rows, g),
+    };
   },
   crossEntropy: ({ shape }) => {
     const [logits, targets] = [input(shape, 1), targetsOf(shape[0]!, shape[1]!)];
