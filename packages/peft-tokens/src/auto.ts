@@ -1,8 +1,9 @@
 import { type FolderSource, openFolder, readText } from "@neolog/checkpoint";
 import { type CausalLM, Tokenizer } from "@neolog/models";
 import { ConfigError } from "./errors.ts";
-import { type LoadOptions, readConfig } from "./files.ts";
+import type { LoadOptions } from "./load.ts";
 import { PeftModel } from "./model.ts";
+import { readConfig } from "./readFolder.ts";
 import { type OnWarning, toConsole } from "./warnings.ts";
 
 export interface AutoPeftOptions extends LoadOptions {

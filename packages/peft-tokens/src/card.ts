@@ -1,7 +1,8 @@
-import type { TrainableTokensConfig } from "./config.ts";
+import { type PeftConfig, tokensOf } from "./registry.ts";
 
 /** The README.md of an adapter folder, with the front matter that PEFT writes. */
-export function readmeCard({ base_model_name_or_path, task_type, token_indices }: TrainableTokensConfig): string {
+export function readmeCard(config: PeftConfig): string {
+  const { base_model_name_or_path, task_type } = config;
   const base = base_model_name_or_path;
   const lines = [
     "---",
@@ -13,7 +14,7 @@ export function readmeCard({ base_model_name_or_path, task_type, token_indices }
     "- transformers",
     "---",
     "",
-    `A Trainable Tokens adapter: ${token_indices.length} rows of the token embedding${base === null ? "" : ` of ${base}`}, trained by Neolog.`,
+    `A Trainable Tokens adapter: ${tokensOf(config).length} rows of the token embedding${base === null ? "" : ` of ${base}`}, trained by Neolog.`,
     "Load it with `PeftModel.from_pretrained` in Python or TypeScript.",
     "",
   ];

@@ -7,7 +7,12 @@ export type ConfigCode =
   | "INDEX_TYPE"
   | "INDEX_DUPLICATE"
   | "INDEX_RANGE"
-  | "REGEX";
+  | "RANK"
+  | "REGEX"
+  | "LAYER_FILTER"
+  | "TOKENS_AND_FULL"
+  | "TOKENS_AND_LORA"
+  | "TIE_CONFLICT";
 export type TargetCode = "NOT_FOUND" | "KIND";
 export type AdapterCode =
   | "NAME"
@@ -19,7 +24,8 @@ export type AdapterCode =
   | "MERGED"
   | "NON_FINITE"
   | "SHARED_TABLE"
-  | "NOTHING_TO_TRAIN";
+  | "NOTHING_TO_TRAIN"
+  | "BIAS_TWICE";
 
 /** An error with a code to branch on and the facts behind the message. */
 class CodedError<C extends string> extends Error {

@@ -7,17 +7,14 @@ export {
   type TrainableTokensOptions,
 } from "./config.ts";
 export * from "./errors.ts";
-export type { LoadOptions, LoadReport } from "./files.ts";
-export { type AdapterState, TrainableTokensLayer } from "./layer.ts";
-export {
-  type AddAdapterOptions,
-  type MergeAndUnloadOptions,
-  type MergeOptions,
-  PeftModel,
-  type PeftOptions,
-  getPeftModel,
-  tokenParameters,
-} from "./model.ts";
+export type { AdaptableModel } from "./adaptable.ts";
+export { deleteAdapter, injectAdapterInModel, setAdapter, setRequiresGrad } from "./inject.ts";
+export { TrainableTokensLayer } from "./layer.ts";
+export type { LoadOptions } from "./load.ts";
+export type { LoadReport } from "./loadChecks.ts";
+export type { MergeAndUnloadOptions, MergeOptions } from "./merge.ts";
+export { type AnyPeftModel, PeftModel, type PeftOptions, getPeftModel, tokenParameters } from "./model.ts";
+export type { AddAdapterOptions, PeftConfig } from "./registry.ts";
 export type { SaveOptions } from "./save.ts";
 export {
   getBaseModelStateDict,
@@ -26,5 +23,4 @@ export {
   setPeftModelStateDict,
 } from "./stateDict.ts";
 export type { LayerStatus, ModelStatus } from "./status.ts";
-export type { AdaptableModel } from "./targets.ts";
 export * from "./warnings.ts";

@@ -1,17 +1,26 @@
+import type { Tensor } from "@neolog/tensor";
+import type { Adapters } from "./adapters.ts";
 import { ConfigError } from "./errors.ts";
-import type { PeftModel } from "./model.ts";
+import { tiedTo } from "./ties.ts";
 
 export const CONFIG_FILE = "adapter_config.json";
 export const TENSOR_FILE = "adapter_model.safetensors";
 /** What PEFT puts before the base model's names. */
 export const PREFIX = "base_model.model.";
-export const ROWS = ".trainable_tokens_delta";
-export const TABLE = ".base_layer.weight";
+/** What a table is called where rows are called this. */
+export const tableKey = (rows: string): string => rows.replace(/trainable_tokens_delta$/, "base_layer.weight");
 
-/** The modules whose rows a file lists for a target: itself and, for an embedding, what is tied to it. */
-export function listedModules(peft: PeftModel, target: string): string[] {
-  const { embeddingPath, tiedPaths } = peft.getBaseModel();
-  return target === embeddingPath ? [target, ...tiedPaths] : [target];
+/** An adapter's tensors by their names in the base model, as its file has them: rows alone once for every module that reads them. */
+export function fileTensors(adapters: Adapters, name: string): Map<string, Tensor> {
+  const { config } = adapters.known(name);
+  const tensors = new Map<string, Tensor>();
+  for (const [path, layer] of adapters.layers()) {
+    const copies = config.peft_type === "TRAINABLE_TOKENS" ? tiedTo(adapters.root, path) : [];
+    for (const [suffix, t] of layer.tensorsOf(name)) {
+      for (const module of [path, ...copies]) tensors.set(`${module}.${suffix}`, t);
+    }
+  }
+  return tensors;
 }
 
 /**

@@ -1,5 +1,6 @@
-import { Embedding, Linear, Module, type TiedHead } from "@neolog/nn";
+import { Embedding, Linear, type TiedHead } from "@neolog/nn";
 import {
+  type Backend,
   type DType,
   Scope,
   type Tensor,
@@ -16,27 +17,22 @@ import {
   untracked,
   zeros,
 } from "@neolog/tensor";
+import { AdapterLayer, type NonFinite, findNonFinite } from "./adapterLayer.ts";
+import type { EffectiveSet, Override, Side, Sides, TokenRows } from "./effective.ts";
 
-/** What all layers of a model share: which adapters count. */
-export interface AdapterState {
-  enabled: boolean;
-  /** In the order they were set. */
-  active: readonly string[];
-  /** In the order they were merged. */
-  merged: readonly string[];
-  /** Told once that a copy of a whole table was asked for. */
+/** What a layer has from its model. */
+export interface TokenLayerContext {
+  readonly state: EffectiveSet;
+  /** The weight whose rows are replaced: the base layer's own, or the one that a tied head shares. */
+  readonly table: () => Tensor;
+  /** Told that a copy of a whole table was asked for. */
   readonly weightBuilt: (module: string) => void;
-}
-
-/** Rows that stand in for rows of the table. */
-interface Override {
-  readonly indices: Int32Array;
-  /** [k, hidden] */
-  readonly rows: Tensor;
 }
 
 /** How the rows of a new adapter start. */
 export interface RowInit {
+  /** Where rows replace the table's, for an embedding that is tied to a head; both by default. */
+  readonly sides?: Sides;
   /** true: as the base's; false: N(0, 1). */
   readonly init_weights: boolean;
   /** Keep rows in float32 over a bfloat16 or float16 table. */
@@ -48,39 +44,47 @@ export interface RowInit {
  * Chosen rows of an embedding, a head, or both through a tie, replaced by trained ones. The table is never copied and its dense
  * gradient never formed; `forward` changes nothing. Rows are absolute, not differences.
  */
-export class TrainableTokensLayer extends Module {
+export class TrainableTokensLayer extends AdapterLayer {
   readonly base_layer: Embedding | Linear | TiedHead;
   /** Adapter name → rows [k, hidden]. */
   readonly trainable_tokens_delta: Record<string, Tensor> = {};
-  readonly #indices = new Map<string, Int32Array>();
-  readonly #slots = new Map<string, ReadonlyMap<number, number>>();
-  readonly #original = new Map<string, Tensor>();
-  readonly #state: AdapterState;
-  readonly #table: () => Tensor;
+  readonly #rows = new Map<string, TokenRows>();
+  readonly #context: TokenLayerContext;
 
-  /** `table` finds the weight whose rows are replaced: the base layer's own, or the one that a tied head shares. */
-  constructor(base: Embedding | Linear | TiedHead, state: AdapterState, table: () => Tensor) {
+  constructor(base: Embedding | Linear | TiedHead, context: TokenLayerContext) {
     super();
     this.base_layer = base;
-    this.#state = state;
-    this.#table = table;
+    this.#context = context;
   }
 
+  get base(): Embedding | Linear | TiedHead {
+    return this.base_layer;
+  }
+  get moduleType(): string {
+    return "TrainableTokensLayer";
+  }
+  get backend(): Backend {
+    return this.table.backend;
+  }
   get adapters(): string[] {
-    return [...this.#indices.keys()];
+    return [...this.#rows.keys()];
   }
   get table(): Tensor {
-    return this.#table();
-  }
-  has(name: string): boolean {
-    return this.#indices.has(name);
+    return this.#context.table();
   }
   indicesOf(name: string): Int32Array {
-    return this.#indices.get(name)!;
+    return this.#rows.get(name)!.indices;
+  }
+  sidesOf(name: string): Sides {
+    return this.#rows.get(name)!.sides;
   }
   /** The rows of the unadapted table that the adapter replaces, [k, hidden]. */
   originalOf(name: string): Tensor {
-    return this.#original.get(name)!;
+    return this.#rows.get(name)!.original;
+  }
+  tensorsOf(name: string): ReadonlyMap<string, Tensor> {
+    const rows = this.#rows.get(name);
+    return new Map(rows ? [["trainable_tokens_delta", rows.delta]] : []);
   }
   get num_embeddings(): number {
     return this.table.shape[0]!;
@@ -93,54 +97,56 @@ export class TrainableTokensLayer extends Module {
   }
 
   /** Adds rows for `ids`, frozen. Originals are the unadapted table's, whatever is merged now. */
-  add(name: string, ids: readonly number[], { init_weights, autocastAdapterDtype, seed }: RowInit): void {
+  add(
+    name: string,
+    ids: readonly number[],
+    { init_weights, autocastAdapterDtype, seed, sides = "both" }: RowInit,
+  ): void {
     const indices = Int32Array.from(ids);
     untracked(() => {
       using _temporary = new Scope();
       const { table } = this;
-      const dtype =
-        isStorageDType(table.dtype) && !autocastAdapterDtype
-          ? table.dtype
-          : table.dtype === "float64"
-            ? "float64"
-            : "float32";
+      const dtype = isStorageDType(table.dtype) && autocastAdapterDtype ? "float32" : table.dtype;
       const original = this.#unadapted(indices);
-      const rows = init_weights ? original : cast(randn(original.shape, seed, "float32", table.backend), table.dtype);
-      this.#original.set(name, persist(fresh(original, dtype)));
-      this.trainable_tokens_delta[name] = persist(fresh(rows, dtype));
+      const start = init_weights ? original : cast(randn(original.shape, seed, "float32", table.backend), table.dtype);
+      const slots = new Map(ids.map((id, slot) => [id, slot]));
+      const delta = persist(fresh(start, dtype));
+      this.#put(name, { indices, slots, sides, delta, original: persist(fresh(original, dtype)) });
     });
-    this.#indices.set(name, indices);
-    this.#slots.set(name, new Map(ids.map((id, slot) => [id, slot])));
   }
 
   /** Adds the very rows that another layer has; originals are this table's. */
   share(name: string, other: TrainableTokensLayer): void {
-    const indices = other.indicesOf(name);
+    const rows = other.#rows.get(name)!;
     untracked(() => {
       using _temporary = new Scope();
-      const original = this.#unadapted(indices);
-      this.#original.set(name, persist(fresh(original, other.originalOf(name).dtype)));
+      const original = persist(fresh(this.#unadapted(rows.indices), rows.original.dtype));
+      this.#put(name, { ...rows, original, sides: "both" });
     });
-    this.trainable_tokens_delta[name] = other.trainable_tokens_delta[name]!;
-    this.#indices.set(name, indices);
-    this.#slots.set(name, other.#slots.get(name)!);
   }
 
-  /** Reads the originals again, after the base changed below the adapters. */
-  rereadOriginals(): void {
+  #put(name: string, rows: TokenRows): void {
+    this.#rows.set(name, rows);
+    this.trainable_tokens_delta[name] = rows.delta;
+  }
+
+  override rereadBase(): void {
     untracked(() => {
       using _temporary = new Scope();
-      for (const [name, original] of this.#original) assign(original, this.#unadapted(this.#indices.get(name)!));
+      for (const { original, indices } of this.#rows.values()) assign(original, this.#unadapted(indices));
     });
   }
 
   remove(name: string): void {
-    this.trainable_tokens_delta[name]!.dispose();
-    this.#original.get(name)!.dispose();
+    this.#rows.get(name)?.delta.dispose();
+    this.release(name);
+  }
+
+  /** Forgets an adapter whose trained rows live on in another layer. */
+  release(name: string): void {
+    this.#rows.get(name)?.original.dispose();
+    this.#rows.delete(name);
     delete this.trainable_tokens_delta[name];
-    this.#original.delete(name);
-    this.#indices.delete(name);
-    this.#slots.delete(name);
   }
 
   /** Embedding: ids [n] → [n, hidden]. Head: hidden [..., hidden] → logits [..., vocab]. */
@@ -148,8 +154,8 @@ export class TrainableTokensLayer extends Module {
   forward(input: Tensor): Tensor;
   forward(input: Int32Array | Tensor): Tensor {
     if (input instanceof Int32Array) return this.#embed(input);
-    const base = this.base_layer as Linear | TiedHead;
-    return this.#overrideLogits(base.forward(input), input, base instanceof Linear ? base.bias : null);
+    const base = this.base_layer as (Linear | TiedHead) & { readonly bias?: Tensor | null };
+    return this.#overrideLogits(base.forward(input), input, base.bias ?? null);
   }
 
   /** hidden [..., hidden] → logits [..., vocab], through a tied head. */
@@ -160,31 +166,22 @@ export class TrainableTokensLayer extends Module {
   #embed(ids: Int32Array): Tensor {
     const base = this.base_layer as Embedding;
     let x = base.forward(ids);
-    for (const { indices, rows } of this.#overrides()) {
-      const slotOf = new Map(Array.from(indices, (id, slot) => [id, slot]));
-      const slots = ids.map((id) => slotOf.get(id) ?? -1);
-      if (rows.tracked || slots.some((slot) => slot >= 0)) x = overrideRows(x, this.#asStored(rows), slots);
+    for (const { slots, rows } of this.#overrides("input")) {
+      const rowAt = ids.map((id) => slots.get(id) ?? -1);
+      if (rows.tracked || rowAt.some((slot) => slot >= 0)) x = overrideRows(x, this.#asStored(rows), rowAt);
     }
-    return x.tracked ? base.withoutPaddingGradient(ids, x) : x;
+    return x.tracked && base instanceof Embedding ? base.withoutPaddingGradient(ids, x) : x;
   }
 
   #overrideLogits(logits: Tensor, x: Tensor, bias: Tensor | null): Tensor {
-    return this.#overrides().reduce((y, { indices, rows }) => {
+    return this.#overrides("output").reduce((y, { indices, rows }) => {
       const columns = linear(x, this.#asStored(rows), bias && takeRows(bias, indices));
       return overrideColumns(y, columns, indices);
     }, logits);
   }
 
-  /** Enabled: active rows that are not in the table already. Disabled: base rows where merged ones are. */
-  #overrides(): Override[] {
-    const { enabled, active, merged } = this.#state;
-    const names = enabled ? active.filter((name) => !merged.includes(name)) : merged;
-    return names
-      .filter((name) => this.has(name))
-      .map((name) => ({
-        indices: this.#indices.get(name)!,
-        rows: enabled ? this.trainable_tokens_delta[name]! : this.#original.get(name)!,
-      }));
+  #overrides(side: Side): Override[] {
+    return this.#context.state.overrides(this.#rows, side);
   }
 
   /** Rows rounded to the table's dtype, as merging would round them. */
@@ -195,46 +192,44 @@ export class TrainableTokensLayer extends Module {
   /** Rows of the table without what is merged into it, [k, hidden] in its dtype. */
   #unadapted(indices: Int32Array): Tensor {
     let rows = cast(takeRows(this.table, indices), this.table.dtype);
-    for (const name of this.#state.merged) {
-      const slots = this.#slots.get(name);
-      if (slots)
-        rows = cast(
-          overrideRows(
-            rows,
-            this.#original.get(name)!,
-            indices.map((id) => slots.get(id) ?? -1),
-          ),
-          this.table.dtype,
-        );
+    for (const { slots, original } of this.#merged()) {
+      const rowAt = indices.map((id) => slots.get(id) ?? -1);
+      rows = cast(overrideRows(rows, original, rowAt), this.table.dtype);
     }
     return rows;
   }
 
-  /** Writes trained (or original) rows into the table, in place. */
-  write(name: string, rows: "trained" | "original"): void {
+  /** What is merged into the table, in order. */
+  #merged(): TokenRows[] {
+    return this.#context.state.merged.flatMap((name) => this.#rows.get(name) ?? []);
+  }
+
+  merge(name: string): void {
+    this.#write(name, "delta");
+  }
+  unmerge(name: string): void {
+    this.#write(name, "original");
+  }
+  #write(name: string, which: "delta" | "original"): void {
     untracked(() => {
       using _views = new Scope();
-      const source = rows === "trained" ? this.trainable_tokens_delta[name]! : this.#original.get(name)!;
-      writeRows(this.table, this.#indices.get(name)!, source);
+      const rows = this.#rows.get(name)!;
+      writeRows(this.table, rows.indices, rows[which]);
     });
   }
 
   /** A copy of the table without what is merged into it. */
   unadaptedTable(): Tensor {
-    return this.#tableWith(
-      this.#state.merged
-        .filter((name) => this.has(name))
-        .map((name) => ({ indices: this.#indices.get(name)!, rows: this.#original.get(name)! })),
-    );
+    return this.#tableWith(this.#merged().map(({ original, ...rows }) => ({ ...rows, rows: original })));
   }
 
   /** A copy of the table with the rows in effect, for whoever reads a plain layer's weight; it is built anew each time. */
   get weight(): Tensor {
-    this.#state.weightBuilt(this.base_layer.constructor.name);
-    return this.#tableWith(this.#overrides());
+    this.#context.weightBuilt(this.base_layer.constructor.name);
+    return this.#tableWith(this.#overrides("input"));
   }
 
-  #tableWith(overrides: readonly Override[]): Tensor {
+  #tableWith(overrides: readonly Pick<Override, "indices" | "rows">[]): Tensor {
     return untracked(() => {
       const copy = fresh(this.table, this.table.dtype);
       using _views = new Scope();
@@ -243,15 +238,9 @@ export class TrainableTokensLayer extends Module {
     });
   }
 
-  /** Values that merging would write and that are not finite: how many, and the first one's row and column. */
-  async nonFinite(name: string): Promise<{ count: number; row: number; column: number } | null> {
-    const rows = this.trainable_tokens_delta[name]!;
-    const written = untracked(() => fresh(cast(rows, this.table.dtype), "float32"));
-    const values = await written.data();
-    written.dispose();
-    const at = Array.from(values).flatMap((value, i) => (Number.isFinite(value) ? [] : [i]));
-    const width = rows.shape[1]!;
-    return at.length === 0 ? null : { count: at.length, row: Math.floor(at[0]! / width), column: at[0]! % width };
+  nonFinite(name: string): Promise<NonFinite | null> {
+    const written = untracked(() => fresh(cast(this.#rows.get(name)!.delta, this.table.dtype), "float32"));
+    return findNonFinite(written);
   }
 }
 

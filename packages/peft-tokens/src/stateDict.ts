@@ -1,69 +1,81 @@
 import { CheckpointError } from "@neolog/checkpoint";
-import { stateDict } from "@neolog/nn";
+import { type Module, stateDict } from "@neolog/nn";
 import { type Tensor, assign, formatShape, sameShape } from "@neolog/tensor";
+import type { Adapters } from "./adapters.ts";
 import { AdapterError } from "./errors.ts";
-import { PREFIX, ROWS, listedModules, normalizeKey, withoutAdapterName } from "./keys.ts";
-import type { PeftModel } from "./model.ts";
+import { PREFIX, fileTensors, normalizeKey, withoutAdapterName } from "./keys.ts";
+import { type AnyPeftModel, PeftModel } from "./model.ts";
+import { adaptersOf } from "./inject.ts";
 
-/** The tensors of an adapter under the keys of its file; the tensors are the model's own. Throws AdapterError UNKNOWN. */
-export function getPeftModelStateDict(peft: PeftModel, { adapterName = "default" } = {}): Map<string, Tensor> {
-  peft.requiresGradOf(adapterName); // refuses unknown names
-  const state = new Map<string, Tensor>();
-  for (const [path, layer] of peft.layers()) {
-    if (!layer.has(adapterName)) continue;
-    for (const module of listedModules(peft, path))
-      state.set(PREFIX + module + ROWS, layer.trainable_tokens_delta[adapterName]!);
-  }
-  return state;
+/** A PeftModel, or a module tree with injected adapters. */
+type Adapted = AnyPeftModel | Module;
+const prefixOf = (model: Adapted): string => (model instanceof PeftModel ? PREFIX : "");
+const adaptersIn = (model: Adapted): Adapters => (model instanceof PeftModel ? model.adapters : adaptersOf(model));
+
+/**
+ * The tensors of an adapter under the keys of its file (without PEFT's prefix for a bare injected model); the tensors are the
+ * model's own. Throws AdapterError UNKNOWN.
+ */
+export function getPeftModelStateDict(model: Adapted, { adapterName = "default" } = {}): Map<string, Tensor> {
+  const prefix = prefixOf(model);
+  return new Map([...fileTensors(adaptersIn(model), adapterName)].map(([key, t]) => [prefix + key, t]));
 }
 
 /**
- * Copies rows into an adapter, by the keys of its file, with PEFT's prefix or without. Of tied copies one is enough and the first
+ * Copies values into an adapter, by the keys of its file, with PEFT's prefix or without. Of tied copies one is enough and the first
  * counts. Throws AdapterError UNKNOWN, CheckpointError MISSING, UNEXPECTED or SHAPE; then nothing changed.
  */
 export function setPeftModelStateDict(
-  peft: PeftModel,
+  model: Adapted,
   state: ReadonlyMap<string, Tensor>,
   { adapterName = "default" } = {},
 ): void {
-  const own = getPeftModelStateDict(peft, { adapterName });
-  const given = new Map([...state].map(([key, t]) => [PREFIX + (normalizeKey(key) ?? withoutAdapterName(key)), t]));
-  const unexpected = [...given.keys()].filter((key) => !own.has(key));
+  const own = fileTensors(adaptersIn(model), adapterName);
+  const given = new Map([...state].map(([key, t]) => [normalizeKey(key) ?? withoutAdapterName(key), t]));
+  const unexpected = [...given.keys()].filter((key) => !own.has(key)).map((key) => PREFIX + key);
   const sources = new Map<Tensor, Tensor>();
-  for (const [key, rows] of own) {
+  for (const [key, target] of own) {
     const t = given.get(key);
     if (!t) continue;
-    checkShape(key, rows, t);
-    if (!sources.has(rows)) sources.set(rows, t);
+    checkShape(PREFIX + key, target, t);
+    if (!sources.has(target)) sources.set(target, t);
   }
-  const missing = [...own].filter(([, rows]) => !sources.has(rows)).map(([key]) => key);
+  const missing = [...own].filter(([, target]) => !sources.has(target)).map(([key]) => PREFIX + key);
   checkKeys(missing, unexpected);
-  for (const [rows, t] of sources) assign(rows, t);
+  for (const [target, t] of sources) assign(target, t);
 }
 
 /** The base's tensors under the keys that they have without adapters; the tensors are the model's own. */
-export function getBaseModelStateDict(peft: PeftModel): Map<string, Tensor> {
-  const entries = [...stateDict(peft.getBaseModel())].filter(([key]) => !key.includes(`${ROWS}.`));
-  return new Map(entries.map(([key, t]) => [key.replace(".base_layer.", "."), t]));
+export function getBaseModelStateDict(model: Adapted): Map<string, Tensor> {
+  const { root, layers } = adaptersIn(model);
+  const adapted = new Set(
+    [...layers().values()].flatMap((layer) => layer.adapters.flatMap((n) => [...layer.tensorsOf(n).values()])),
+  );
+  const entries = [...stateDict(root)].filter(([, t]) => !adapted.has(t));
+  return new Map(
+    entries.map(([key, t]) => [key.replace(/(\.token_adapter)?\.(base_layer|original_module)\./, "."), t]),
+  );
 }
 
 /** Copies values into the base, by its own keys. Throws AdapterError MERGED or CheckpointError; then nothing changed. */
-export function setBaseModelStateDict(peft: PeftModel, state: ReadonlyMap<string, Tensor>): void {
-  if (peft.mergedAdapters.length > 0) {
+export function setBaseModelStateDict(model: Adapted, state: ReadonlyMap<string, Tensor>): void {
+  const adapters = adaptersIn(model);
+  const { merged } = adapters.state;
+  if (merged.length > 0) {
     throw new AdapterError(
       "MERGED",
-      `base state dict: nothing may be merged while the base is replaced, got ${peft.mergedAdapters.join(", ")}; unmerge first`,
-      { merged: peft.mergedAdapters },
+      `base state dict: nothing may be merged while the base is replaced, got ${merged.join(", ")}; unmerge first`,
+      { merged },
     );
   }
-  const own = getBaseModelStateDict(peft);
+  const own = getBaseModelStateDict(model);
   checkKeys(
     [...own.keys()].filter((key) => !state.has(key)),
     [...state.keys()].filter((key) => !own.has(key)),
   );
   for (const [key, t] of own) checkShape(key, t, state.get(key)!);
   for (const [key, t] of own) assign(t, state.get(key)!);
-  for (const layer of peft.layers().values()) layer.rereadOriginals();
+  for (const layer of adapters.layers().values()) layer.rereadBase();
 }
 
 function checkKeys(missing: readonly string[], unexpected: readonly string[]): void {

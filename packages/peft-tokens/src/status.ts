@@ -1,9 +1,11 @@
-import type { PeftModel } from "./model.ts";
+import type { Adapters } from "./adapters.ts";
+import type { AnyPeftModel } from "./model.ts";
+import { tiedTo } from "./ties.ts";
 
 /** What one wrapped module, or one tied to it, has. */
 export interface LayerStatus {
   readonly name: string;
-  readonly module_type: "TrainableTokensLayer";
+  readonly module_type: string;
   readonly enabled: boolean;
   readonly active_adapters: readonly string[];
   readonly merged_adapters: readonly string[];
@@ -14,7 +16,7 @@ export interface LayerStatus {
 
 export interface ModelStatus extends Omit<LayerStatus, "name" | "module_type"> {
   readonly base_model_type: string;
-  readonly adapter_model_type: "TrainableTokensModel";
+  readonly adapter_model_type: string;
   readonly peft_types: Readonly<Record<string, string>>;
   readonly trainable_params: number;
   readonly total_params: number;
@@ -22,42 +24,45 @@ export interface ModelStatus extends Omit<LayerStatus, "name" | "module_type"> {
 }
 
 /** One entry per wrapped module; modules tied to a wrapped embedding have their own. */
-export function layerStatus(peft: PeftModel): LayerStatus[] {
-  const { embeddingPath, tiedPaths } = peft.getBaseModel();
-  const layers = peft.layers();
-  return [...layers].flatMap(([path, layer]) => {
-    const names = path === embeddingPath ? [path, ...tiedPaths.filter((tied) => !layers.has(tied))] : [path];
+export function layerStatus({ root, layers, state }: Adapters): LayerStatus[] {
+  const all = layers();
+  return [...all].flatMap(([path, layer]) => {
+    const names = [path, ...tiedTo(root, path).filter((tied) => !all.has(tied))];
     return names.map((name) => ({
       name,
-      module_type: "TrainableTokensLayer" as const,
-      enabled: peft.enabled,
-      active_adapters: peft.activeAdapters.filter((adapter) => layer.has(adapter)),
-      merged_adapters: peft.mergedAdapters.filter((adapter) => layer.has(adapter)),
+      module_type: layer.moduleType,
+      enabled: state.enabled,
+      active_adapters: state.active.filter((adapter) => layer.has(adapter)),
+      merged_adapters: state.merged.filter((adapter) => layer.has(adapter)),
       requires_grad: Object.fromEntries(
-        layer.adapters.map((adapter) => [adapter, layer.trainable_tokens_delta[adapter]!.requiresGrad]),
+        layer.adapters.map((adapter) => [adapter, [...layer.tensorsOf(adapter).values()].some((t) => t.requiresGrad)]),
       ),
       available_adapters: layer.adapters.toSorted(),
-      devices: Object.fromEntries(layer.adapters.map((adapter) => [adapter, [layer.table.backend.name]])),
+      devices: Object.fromEntries(layer.adapters.map((adapter) => [adapter, [layer.backend.name]])),
     }));
   });
 }
 
+const MODEL_TYPES = { TRAINABLE_TOKENS: "TrainableTokensModel" } as const;
+
 /** The whole model's. Layers share one state, so that they never disagree. */
-export function modelStatus(peft: PeftModel): ModelStatus {
+export function modelStatus(peft: AnyPeftModel): ModelStatus {
+  const { adapters } = peft;
   const { trainable, all } = peft.getNbTrainableParameters();
-  const names = Object.keys(peft.peftConfig);
-  const backend = [...peft.layers().values()][0]?.table.backend.name;
+  const { names, state } = adapters;
+  const backend = [...adapters.layers().values()][0]?.backend.name;
+  const types = names.map((name) => [name, adapters.known(name).config.peft_type] as const);
   return {
     base_model_type: peft.getBaseModel().constructor.name,
-    adapter_model_type: "TrainableTokensModel",
-    peft_types: Object.fromEntries(names.map((name) => [name, peft.peftConfig[name]!.peft_type])),
+    adapter_model_type: MODEL_TYPES[types[0]?.[1] ?? "TRAINABLE_TOKENS"],
+    peft_types: Object.fromEntries(types),
     trainable_params: trainable,
     total_params: all,
-    num_adapter_layers: layerStatus(peft).length,
-    enabled: peft.enabled,
-    active_adapters: peft.activeAdapters,
-    merged_adapters: peft.mergedAdapters,
-    requires_grad: Object.fromEntries(names.map((name) => [name, peft.requiresGradOf(name) && peft.enabled])),
+    num_adapter_layers: layerStatus(adapters).length,
+    enabled: state.enabled,
+    active_adapters: state.active,
+    merged_adapters: state.merged,
+    requires_grad: Object.fromEntries(names.map((name) => [name, adapters.known(name).requiresGrad && state.enabled])),
     available_adapters: names.toSorted(),
     devices: Object.fromEntries(names.map((name) => [name, backend === undefined ? [] : [backend]])),
   };

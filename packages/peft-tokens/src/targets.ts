@@ -1,13 +1,9 @@
 import { Embedding, Linear, type Module, TiedHead, nearest } from "@neolog/nn";
+import type { AdaptableModel } from "./adaptable.ts";
 import { ConfigError, TargetError } from "./errors.ts";
-import { TrainableTokensLayer } from "./layer.ts";
+import { tieThrough } from "./ties.ts";
 import type { OnWarning } from "./warnings.ts";
-
-/** What an adapter asks of a model beside its modules; CausalLM answers it, any module tree may. */
-export interface AdaptableModel extends Module {
-  readonly embeddingPath?: string;
-  readonly tiedPaths?: readonly string[];
-}
+import { moduleNames, plainAt } from "./wrap.ts";
 
 /**
  * The modules that a config selects, in the order of the tree. A listed name without a match is an error, or a warning where
@@ -40,18 +36,8 @@ export function resolveTargets(
       },
     );
   }
-  for (const name of matches) checkKind(name, model.moduleAt(name)!);
+  for (const name of matches) checkKind(name, plainAt(model, name)!);
   return withoutTies(model, matches);
-}
-
-/** Names of the tree as the unadapted model has them. */
-export function moduleNames(model: Module): string[] {
-  const wrapped = [...model.namedModules()]
-    .filter(([, module]) => module instanceof TrainableTokensLayer)
-    .map(([name]) => name);
-  return [...model.namedModules()]
-    .map(([name]) => name)
-    .filter((name) => name !== "" && !wrapped.some((w) => name.startsWith(`${w}.`)));
 }
 
 /** The whole name, or its last components. */
@@ -111,8 +97,7 @@ function longestValid(pattern: string): number {
   return length;
 }
 
-function checkKind(name: string, module: Module): void {
-  const base = module instanceof TrainableTokensLayer ? module.base_layer : module;
+function checkKind(name: string, base: Module): void {
   if (base instanceof Embedding || base instanceof Linear || base instanceof TiedHead) return;
   throw new TargetError(
     "KIND",
@@ -122,8 +107,6 @@ function checkKind(name: string, module: Module): void {
 }
 
 /** An embedding carries the modules tied to it: they are no targets of their own beside it. */
-function withoutTies({ embeddingPath, tiedPaths = [] }: AdaptableModel, matches: readonly string[]): string[] {
-  return embeddingPath !== undefined && matches.includes(embeddingPath)
-    ? matches.filter((name) => !tiedPaths.includes(name))
-    : [...matches];
+function withoutTies(model: AdaptableModel, matches: readonly string[]): string[] {
+  return matches.filter((name) => !matches.includes(tieThrough(model, name)?.embedding ?? ""));
 }

@@ -1,0 +1,51 @@
+import { Module } from "@neolog/nn";
+import type { Backend, Tensor } from "@neolog/tensor";
+
+/** Values that merging would write and that are not finite: how many, in which tensor, and where the first one is. */
+export interface NonFinite {
+  readonly count: number;
+  readonly row: number;
+  readonly column: number;
+}
+
+/** A module in the place of another, which it keeps, with a part for each adapter. Forward changes nothing. */
+export abstract class AdapterLayer extends Module {
+  /** The module that was here before. */
+  abstract get base(): Module;
+  /** PEFT's name of the class, for the status. */
+  abstract get moduleType(): string;
+  abstract get backend(): Backend;
+  /** Names of the adapters with a part here. */
+  abstract get adapters(): string[];
+  has(name: string): boolean {
+    return this.adapters.includes(name);
+  }
+
+  /** An adapter's tensors by their names below this module in a file: what trains, is saved, is loaded. */
+  abstract tensorsOf(name: string): ReadonlyMap<string, Tensor>;
+  /** Forgets an adapter's part, also one that was added only half. */
+  abstract remove(name: string): void;
+
+  /** Writes an adapter's effect into the base, in place. `exact`: remember enough to undo it to the bit. */
+  abstract merge(name: string, exact: boolean): void;
+  /** Undoes `merge`; adapters are unmerged in reverse order. */
+  abstract unmerge(name: string): void;
+  /** What `merge` would write and that is NaN or infinite. */
+  abstract nonFinite(name: string): Promise<NonFinite | null>;
+  /** The base changed below: whatever was read from it is read again. Nothing is merged. */
+  rereadBase(): void {}
+}
+
+/** Counts what is NaN or infinite in t [rows, columns], and disposes t. */
+export async function findNonFinite(t: Tensor): Promise<NonFinite | null> {
+  const values = await t.data();
+  const width = t.shape[1]!;
+  t.dispose();
+  let count = 0;
+  let first = -1;
+  for (let i = 0; i < values.length; i++) {
+    if (Number.isFinite(values[i]!)) continue;
+    if (count++ === 0) first = i;
+  }
+  return count === 0 ? null : { count, row: Math.floor(first / width), column: first % width };
+}

@@ -1,0 +1,51 @@
+import type { Module } from "@neolog/nn";
+import type { AdaptableModel } from "./adaptable.ts";
+import { Adapters } from "./adapters.ts";
+import { AdapterError } from "./errors.ts";
+import { setRequiresGradOf } from "./flags.ts";
+import type { PeftOptions } from "./model.ts";
+import type { PeftConfig } from "./registry.ts";
+import { adapterLayers } from "./wrap.ts";
+
+/** A module tree with injected adapters and no PeftModel around it → what keeps them. */
+const INJECTED = new WeakMap<Module, Adapters>();
+
+/** The adapters that were injected into a model. Throws AdapterError UNKNOWN where there are none. */
+export function adaptersOf(model: Module): Adapters {
+  const adapters = INJECTED.get(model);
+  if (adapters) return adapters;
+  throw new AdapterError("UNKNOWN", `the model must have injected adapters, got a ${model.constructor.name} without`);
+}
+
+/**
+ * Puts an adapter into a module tree without a PeftModel around it: active and trainable, the base frozen; a further one becomes
+ * active in the place of the first. Returns the model. On failure it is as it was.
+ */
+export function injectAdapterInModel<M extends AdaptableModel>(
+  config: PeftConfig,
+  model: M,
+  { adapterName = "default", onWarning, ...options }: PeftOptions = {},
+): M {
+  const there = INJECTED.get(model);
+  const adapters = there && adapterLayers(model).size > 0 ? there : new Adapters(model, onWarning);
+  adapters.add(adapterName, config, options);
+  const base = new Set(adapters.layersOf(adapterName).flatMap((layer) => [...layer.tensorsOf(adapterName).values()]));
+  if (adapters !== there) for (const p of model.parameters()) if (!base.has(p)) p.requiresGrad = false;
+  INJECTED.set(model, adapters);
+  adapters.set([adapterName], config.inference_mode);
+  return model;
+}
+
+/** PeftModel.setAdapter on a bare injected model. */
+export function setAdapter(
+  model: Module,
+  names: string | readonly string[],
+  { inferenceMode = false }: { inferenceMode?: boolean } = {},
+): void {
+  adaptersOf(model).set([names].flat(), inferenceMode);
+}
+/** PeftModel.deleteAdapter on a bare injected model. */
+export const deleteAdapter = (model: Module, name: string): void => adaptersOf(model).delete(name);
+/** PeftModel.setRequiresGrad on a bare injected model. */
+export const setRequiresGrad = (model: Module, names: string | readonly string[], flag = true): void =>
+  setRequiresGradOf(adaptersOf(model), names, flag);

@@ -1,0 +1,103 @@
+import type { Adapters } from "./adapters.ts";
+import { AdapterError, ConfigError } from "./errors.ts";
+import { checkOverlap } from "./overlap.ts";
+import { sharedTable, untie } from "./untie.ts";
+
+export interface MergeOptions {
+  /** The active adapters where absent. */
+  readonly adapterNames?: readonly string[];
+  /** Refuse to write NaN or infinity. */
+  readonly safeMerge?: boolean;
+  /** Remember merged weights, so that unmerging gives them back to the bit; true by default. */
+  readonly exactUnmerge?: boolean;
+  /** Where rows hold for one side of a tie only, give the head its own copy of the table first. */
+  readonly untie?: boolean;
+}
+export interface MergeAndUnloadOptions extends Omit<MergeOptions, "exactUnmerge"> {
+  readonly onProgress?: (done: number, total: number) => void;
+}
+
+/**
+ * Writes adapters into the base, in place, and remembers them for `unmerge`. All checks come first: when it throws, nothing has
+ * changed. Without `safeMerge` the change is complete when the call returns.
+ */
+export async function mergeAdapters(adapters: Adapters, options: MergeOptions = {}): Promise<void> {
+  const names = namesToMerge(adapters, options, adapters.state.active);
+  if (options.safeMerge) await checkFinite(adapters, names);
+  merge(adapters, names, options.exactUnmerge ?? true);
+}
+
+/** Merges the listed (default: active) adapters, beside those that are merged, and takes the wrappers away. */
+export async function mergeAndRemove(adapters: Adapters, options: MergeAndUnloadOptions = {}): Promise<void> {
+  const { active, merged } = adapters.state;
+  const staying = merged.filter((name) => !(options.adapterNames ?? active).includes(name));
+  const names = namesToMerge(adapters, options, []);
+  if (staying.length > 0)
+    adapters.warn("ALREADY_MERGED", `mergeAndUnload: ${staying.join(", ")} was merged and stays in the base`);
+  if (options.safeMerge) await checkFinite(adapters, names);
+  merge(adapters, names, false);
+  adapters.removeAll(options.onProgress);
+}
+
+/** Puts the base back, last merged first. */
+export function unmerge(adapters: Adapters): void {
+  if (adapters.state.merged.length === 0) adapters.warn("NOT_MERGED", "unmergeAdapter: no adapter is merged");
+  for (const name of adapters.state.merged.toReversed()) {
+    for (const layer of adapters.layersOf(name)) layer.unmerge(name);
+  }
+  adapters.state.merged = [];
+}
+
+/** The names to merge now, where `staying` adapters stay active beside them. Throws where merging is impossible; changes nothing. */
+function namesToMerge(adapters: Adapters, options: MergeOptions, staying: readonly string[]): string[] {
+  const { adapterNames, untie: mayUntie = false } = options;
+  const { active, merged } = adapters.state;
+  if (adapterNames !== undefined && !Array.isArray(adapterNames)) {
+    throw new ConfigError("ARGUMENT", `adapterNames: must be a list of names, got ${JSON.stringify(adapterNames)}`, {
+      adapterNames,
+    });
+  }
+  const asked = adapterNames ?? active;
+  for (const name of asked) adapters.known(name);
+  const names = [...new Set(asked)].filter((name) => !merged.includes(name));
+  checkOverlap(adapters, [...new Set([...merged, ...names, ...staying])]);
+  for (const name of names) checkTable(adapters, name, mayUntie);
+  const repeated = asked.filter((name, i) => asked.indexOf(name) < i || merged.includes(name));
+  if (repeated.length > 0)
+    adapters.warn("ALREADY_MERGED", `mergeAdapter: ${[...new Set(repeated)].join(", ")} is merged already`);
+  return names;
+}
+
+/** Throws AdapterError SHARED_TABLE where merging would change a module that the adapter leaves alone. */
+function checkTable(adapters: Adapters, name: string, mayUntie: boolean): void {
+  const shared = sharedTable(adapters, name);
+  if (!shared || (mayUntie && shared.head !== null)) return;
+  const { module, others, head } = shared;
+  const remedy = head === null ? "untying the head does not help" : `untie: true gives ${head} its own`;
+  throw new AdapterError(
+    "SHARED_TABLE",
+    `mergeAdapter: ${name} replaces rows of ${module} alone, but its table is also ${others.join(", ")}'s; ${remedy}`,
+    { name, module },
+  );
+}
+
+async function checkFinite(adapters: Adapters, names: readonly string[]): Promise<void> {
+  for (const name of names) {
+    for (const [path, layer] of adapters.layers()) {
+      const found = layer.has(name) ? await layer.nonFinite(name) : null;
+      if (!found) continue;
+      const { count, row, column } = found;
+      throw new AdapterError(
+        "NON_FINITE",
+        `mergeAdapter: what is written must be finite, got ${count} NaN or infinite values in ${name} on ${path}, the first at [${row}, ${column}]`,
+        { name, module: path, ...found },
+      );
+    }
+  }
+}
+
+function merge(adapters: Adapters, names: readonly string[], exact: boolean): void {
+  if (names.some((name) => sharedTable(adapters, name))) untie(adapters);
+  for (const name of names) for (const layer of adapters.layersOf(name)) layer.merge(name, exact);
+  adapters.state.merged = [...adapters.state.merged, ...names];
+}

@@ -1,0 +1,48 @@
+import type { AdaptableModel } from "./adaptable.ts";
+import type { Adapters } from "./adapters.ts";
+import type { Sides } from "./effective.ts";
+import { AdapterError } from "./errors.ts";
+import { tieOf } from "./ties.ts";
+
+interface Overlap {
+  readonly adapters: readonly [string, string];
+  readonly ids: readonly number[];
+  readonly module: string;
+}
+
+/** The modules whose rows an adapter's layer replaces: its own, and those tied to it on the sides where the rows hold. */
+function reach(root: AdaptableModel, path: string, sides: Sides): string[] {
+  const tie = tieOf(root, path);
+  if (!tie || tie.tied.length === 0) return [path];
+  const heads = tie.tied.filter((tied) => tied === tie.head);
+  const lookups = [path, ...tie.tied.filter((tied) => tied !== tie.head)];
+  return [...(sides === "output" ? [] : lookups), ...(sides === "input" ? [] : heads)];
+}
+
+/** The first two of the adapters that replace the same row of a module, or null. */
+export function overlapOf({ root, tokenLayers }: Adapters, names: readonly string[]): Overlap | null {
+  const owners = new Map<string, Map<number, string>>();
+  for (const [path, layer] of tokenLayers()) {
+    for (const name of names.filter((n) => layer.has(n))) {
+      for (const module of reach(root, path, layer.sidesOf(name))) {
+        const owner = owners.get(module) ?? new Map<number, string>();
+        owners.set(module, owner);
+        const ids = [...layer.indicesOf(name)].filter((id) => owner.has(id) && owner.get(id) !== name);
+        if (ids.length > 0) return { adapters: [owner.get(ids[0]!)!, name], ids, module };
+        for (const id of layer.indicesOf(name)) owner.set(id, name);
+      }
+    }
+  }
+  return null;
+}
+
+/** Adapters whose rows would be in effect together must not share an id on any module. Throws AdapterError OVERLAP. */
+export function checkOverlap(adapters: Adapters, names: readonly string[]): void {
+  const found = overlapOf(adapters, names);
+  if (!found) return;
+  throw new AdapterError(
+    "OVERLAP",
+    `adapters in effect together must have different ids, got ${found.adapters.join(" and ")} sharing ${found.ids.join(", ")} on ${found.module}`,
+    { ...found },
+  );
+}
