@@ -1,5 +1,6 @@
 import { CausalLM } from "./causalLm.ts";
 import { ModelConfigError, type PretrainedConfig } from "./config.ts";
+import { MaskedLM } from "./maskedLm.ts";
 import type { PreTrainedModel } from "./preTrainedModel.ts";
 import { type FromPretrainedOptions, fromPretrained } from "./pretrained.ts";
 import { type InitOptions, fromConfig } from "./registry.ts";
@@ -11,7 +12,8 @@ interface Kind<M extends PreTrainedModel> {
   readonly auto: string;
 }
 const CAUSAL_LM: Kind<CausalLM> = { base: CausalLM, name: "a causal language model", auto: "AutoModelForCausalLM" };
-const KINDS: readonly Kind<PreTrainedModel>[] = [CAUSAL_LM];
+const MASKED_LM: Kind<MaskedLM> = { base: MaskedLM, name: "a masked language model", auto: "AutoModelForMaskedLM" };
+const KINDS: readonly Kind<PreTrainedModel>[] = [CAUSAL_LM, MASKED_LM];
 
 /** The model as the kind that was asked for. Throws ModelConfigError that says what opens it. */
 function accept<M extends PreTrainedModel>(kind: Kind<M>, model: PreTrainedModel, file: string): M {
@@ -32,3 +34,4 @@ const autoModel = <M extends PreTrainedModel>(kind: Kind<M>) => ({
 
 /** Picks the architecture by config.json's `model_type`. */
 export const AutoModelForCausalLM = autoModel(CAUSAL_LM);
+export const AutoModelForMaskedLM = autoModel(MASKED_LM);

@@ -1,4 +1,5 @@
-export { AutoModelForCausalLM } from "./autoModel.ts";
+export { AutoModelForCausalLM, AutoModelForMaskedLM } from "./autoModel.ts";
+export { BertForMaskedLM } from "./bert.ts";
 export { CausalLM, type CausalLMOutput, type ModelInputs } from "./causalLm.ts";
 export type { ChatMessage, ChatTemplateOptions } from "./chatTemplate.ts";
 export { type GenerationConfig, ModelConfigError, type PretrainedConfig } from "./config.ts";
@@ -11,6 +12,7 @@ export { GptNeoXForCausalLM } from "./gpt_neox.ts";
 export { KvCache } from "./kvCache.ts";
 export { LlamaForCausalLM } from "./llama.ts";
 export * from "./logits.ts";
+export { MaskedLM, type MaskedLMInputs, type MaskedLMOutput } from "./maskedLm.ts";
 export { type ModelOutput, PreTrainedModel } from "./preTrainedModel.ts";
 export { OptForCausalLM } from "./opt.ts";
 export type { FromPretrainedOptions } from "./pretrained.ts";

@@ -108,3 +108,12 @@ export function causalMasks(
     return mask;
   };
 }
+
+/** int32 [B | 1, 1, 1, S]: 1 where any query may attend to key s, that is where attention_mask is not 0. */
+export function paddingMask({ rows, columns }: HostMatrix, attentionMask: HostMatrix | null): Tensor {
+  if (!attentionMask?.values.includes(0)) return intTensor(new Int32Array(columns).fill(1), [1, 1, 1, columns]);
+  return intTensor(
+    attentionMask.values.map((value) => (value === 0 ? 0 : 1)),
+    [rows, 1, 1, columns],
+  );
+}

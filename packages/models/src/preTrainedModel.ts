@@ -27,6 +27,10 @@ export abstract class PreTrainedModel<Inputs = never, Output extends ModelOutput
   abstract get embeddingPath(): string;
   /** Paths of the modules that share the embedding's table. */
   abstract get tiedPaths(): readonly string[];
+  /** What a checkpoint may store although the model has it once: each such key, and the key whose value it must have. */
+  get tiedKeys(): ReadonlyMap<string, string> {
+    return new Map(this.tiedPaths.map((path) => [`${path}.weight`, `${this.embeddingPath}.weight`]));
+  }
   /** Path of the output head, tied or not; null where the model has none. */
   abstract get headPath(): string | null;
 

@@ -7,9 +7,11 @@ import { Scope, defaultBackend, openBackend, setDefaultBackend } from "@neolog/t
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { AutoModelForCausalLM } from "./autoModel.ts";
 import { ModelConfigError } from "./config.ts";
+import { ARCHITECTURES } from "./registry.ts";
 import { TINY_GPT2, TINY_LLAMA, readObject, readTensors, realData, worstExcess } from "./testing.ts";
 
 const { fromConfig, fromPretrained } = AutoModelForCausalLM;
+const TYPES = Object.keys(ARCHITECTURES).join(", ");
 let dir: string;
 beforeEach(async () => {
   dir = await mkdtemp(join(tmpdir(), "neolog-"));
@@ -174,13 +176,13 @@ describe("what cannot be loaded says why in one line", () => {
       "no model_type",
       () => rewriteConfig({ vocab_size: 3 }),
       ModelConfigError,
-      'config.json: "model_type": must be one of gpt2, llama, found none',
+      `config.json: "model_type": must be one of ${TYPES}, found none`,
     ],
     [
       "an unknown model_type",
       () => rewriteConfig({ ...TINY_LLAMA, model_type: "mamba" }),
       ModelConfigError,
-      'config.json: "model_type": must be one of gpt2, llama, found "mamba"',
+      `config.json: "model_type": must be one of ${TYPES}, found "mamba"`,
     ],
     [
       "other sizes",

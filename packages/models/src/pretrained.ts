@@ -81,20 +81,21 @@ async function loadWeights(
 }
 
 /**
- * Module key → name in the checkpoint, which may lack the base model's prefix, hold buffers besides, and hold the shared table under
+ * Module key → name in the checkpoint, which may lack the base model's prefix, hold buffers besides, and hold what is tied under
  * any of its names. Throws CheckpointError UNEXPECTED where two names mean one key.
  */
 function checkpointNames(
   model: PreTrainedModel,
   checkpoint: Checkpoint,
-  { basePrefix, ignored }: Architecture,
+  { basePrefix, ignored, renamed }: Architecture,
 ): Map<string, string> {
   const own = stateDict(model);
   const names = new Map<string, string>();
   const tied = storedTies(model, checkpoint);
   for (const name of checkpoint.tensors.keys()) {
-    if (tied.includes(name)) continue;
-    const key = own.has(name) || !own.has(basePrefix + name) ? name : basePrefix + name;
+    if (tied.has(name)) continue;
+    const today = renamed?.(name) ?? name;
+    const key = own.has(today) || !own.has(basePrefix + today) ? today : basePrefix + today;
     if (!own.has(key) && ignored?.test(`.${name}`)) continue;
     const other = names.get(key);
     if (other !== undefined) {
@@ -106,14 +107,13 @@ function checkpointNames(
     }
     names.set(key, name);
   }
-  const table = `${model.embeddingPath}.weight`;
-  if (!names.has(table) && tied.length > 0) names.set(table, tied[0]!);
+  for (const [name, key] of tied) if (!names.has(key)) names.set(key, name);
   return names;
 }
 
-/** Names of the checkpoint's tensors that the config ties to the embedding. */
-const storedTies = (model: PreTrainedModel, checkpoint: Checkpoint): string[] =>
-  model.tiedPaths.map((path) => `${path}.weight`).filter((name) => checkpoint.tensors.has(name));
+/** Names of the checkpoint's tensors that the config ties to another key, and that key. */
+const storedTies = (model: PreTrainedModel, checkpoint: Checkpoint): Map<string, string> =>
+  new Map([...model.tiedKeys].filter(([name]) => checkpoint.tensors.has(name)));
 
 /** Weights are floats: what is quantized or packed needs another model. Throws CheckpointError DTYPE. */
 function checkFloat(checkpoint: Checkpoint, name: string): void {
@@ -129,14 +129,14 @@ function checkFloat(checkpoint: Checkpoint, name: string): void {
 
 const FLOATS: ReadonlySet<string> = new Set(["F64", "F32", "BF16", "F16"]);
 
-/** A tied head that the checkpoint stores all the same must be the embedding. Throws CheckpointError TIED_DISAGREE. */
+/** What is tied and stored all the same must be equal. Throws CheckpointError TIED_DISAGREE. */
 async function checkTies(
   model: PreTrainedModel,
   checkpoint: Checkpoint,
   names: ReadonlyMap<string, string>,
 ): Promise<void> {
-  const table = names.get(`${model.embeddingPath}.weight`)!;
-  for (const name of storedTies(model, checkpoint)) {
+  for (const [name, key] of storedTies(model, checkpoint)) {
+    const table = names.get(key)!;
     if (name === table || (await sameBytes(checkpoint, name, table))) continue;
     throw new CheckpointError(
       "TIED_DISAGREE",

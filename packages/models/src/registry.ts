@@ -1,4 +1,5 @@
 import { initWeights } from "@neolog/nn";
+import { BertForMaskedLM } from "./bert.ts";
 import { ModelConfigError, type PretrainedConfig } from "./config.ts";
 import { GemmaForCausalLM } from "./gemma.ts";
 import { Gemma2ForCausalLM } from "./gemma2.ts";
@@ -17,10 +18,20 @@ export interface Architecture {
   readonly basePrefix: string;
   /** Keys that some checkpoints store and no model needs. */
   readonly ignored?: RegExp;
+  /** Today's name of a key that old checkpoints spell otherwise. */
+  readonly renamed?: (name: string) => string;
 }
 
 /** One row per architecture, by `model_type`. */
 export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
+  bert: {
+    create: (config, file) => new BertForMaskedLM(config, file),
+    transformers: { base_model_class: "BertForMaskedLM", parent_library: "transformers.models.bert.modeling_bert" },
+    basePrefix: "bert.",
+    ignored: /\.(position_ids$|pooler\.|seq_relationship\.)/,
+    renamed: (name) =>
+      name.replace(/\.LayerNorm\.gamma$/, ".LayerNorm.weight").replace(/\.LayerNorm\.beta$/, ".LayerNorm.bias"),
+  },
   gemma: {
     create: (config, file) => new GemmaForCausalLM(config, file),
     transformers: { base_model_class: "GemmaForCausalLM", parent_library: "transformers.models.gemma.modeling_gemma" },

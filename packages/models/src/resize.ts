@@ -38,7 +38,7 @@ export function resizeTokenEmbeddings(model: PreTrainedModel, n: number): void {
 }
 
 /** The first n rows of t, or t and the mean of its rows n − rows times; t is disposed where it changes. */
-function resized(t: Tensor, n: number): Tensor {
+export function resized(t: Tensor, n: number): Tensor {
   const [rows, ...row] = t.shape as [number, ...number[]];
   if (n === rows) return t;
   return untracked(() => {

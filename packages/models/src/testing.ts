@@ -56,6 +56,18 @@ export function worstExcess(
   return worst;
 }
 
+/** Two layers, a tied decoder, 16 positions, padding 0 and a vocabulary of 23. */
+export const TINY_BERT = {
+  model_type: "bert",
+  vocab_size: 23,
+  hidden_size: 12,
+  intermediate_size: 20,
+  num_hidden_layers: 2,
+  num_attention_heads: 3,
+  max_position_embeddings: 16,
+  type_vocab_size: 2,
+};
+
 /** Two layers with grouped queries, an untied head and a vocabulary of 23. */
 export const TINY_LLAMA = {
   model_type: "llama",

@@ -1,4 +1,4 @@
-import { IndexError, type Tensor, detach, matmulT, overrideRows, takeRows } from "@neolog/tensor";
+import { IndexError, type Tensor, add, detach, matmulT, overrideRows, takeRows } from "@neolog/tensor";
 import { Module } from "./module.ts";
 import { blank } from "./init.ts";
 
@@ -54,16 +54,23 @@ export class Embedding extends Module {
 export const embedding = (vocabSize: number, hiddenSize: number, paddingIdx: number | null = null): Embedding =>
   new Embedding(blank([vocabSize, hiddenSize]), paddingIdx);
 
-/** A head without parameters of its own: logits through the embedding that `embedding()` finds, adapted or not. */
+/** A head without parameters of its own: logits through the embedding that `find` gives, adapted or not. */
 export class TiedHead extends Module {
-  readonly #embedding: () => { unembed(x: Tensor): Tensor };
+  readonly #find: () => { unembed(x: Tensor): Tensor };
+  readonly #owner: { bias: Tensor } | null;
 
-  constructor(find: () => { unembed(x: Tensor): Tensor }) {
+  /** `owner` is the module that has the head's bias, where there is one. */
+  constructor(find: () => { unembed(x: Tensor): Tensor }, owner: { bias: Tensor } | null = null) {
     super();
-    this.#embedding = find;
+    this.#find = find;
+    this.#owner = owner;
+  }
+  get bias(): Tensor | null {
+    return this.#owner?.bias ?? null;
   }
   /** x [..., hidden] → [..., vocab] */
   forward(x: Tensor): Tensor {
-    return this.#embedding().unembed(x);
+    const logits = this.#find().unembed(x);
+    return this.bias ? add(logits, this.bias) : logits;
   }
 }

@@ -154,8 +154,8 @@ export class TrainableTokensLayer extends AdapterLayer {
   forward(input: Tensor): Tensor;
   forward(input: Int32Array | Tensor): Tensor {
     if (input instanceof Int32Array) return this.#embed(input);
-    const base = this.base_layer as (Linear | TiedHead) & { readonly bias?: Tensor | null };
-    return this.#overrideLogits(base.forward(input), input, base.bias ?? null);
+    const base = this.base_layer as Linear | TiedHead;
+    return this.#overrideLogits(base.forward(input), input, base.bias);
   }
 
   /** hidden [..., hidden] → logits [..., vocab], through a tied head. */
