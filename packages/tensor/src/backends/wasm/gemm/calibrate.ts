@@ -89,7 +89,7 @@ function withProduct(
       work: 0,
     });
     const blocks = Math.ceil(n / N_BLOCK);
-    const args = [packed, b, c, m, n, k, 4 * k, 4, 4 * n, blocks, m];
+    const args = [packed, b, c, m, n, k, 4 * k, 4, 4 * n, blocks, m, 0];
     const definition = multiplier(tile, "float32", "alongK");
     use(() => engine.run(definition, "gemm", args, { items: blocks, work: 0 }), operands);
   });

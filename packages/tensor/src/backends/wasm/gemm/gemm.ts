@@ -14,7 +14,7 @@ export const K_BLOCK = 1536;
 /** Columns of B that are packed together and used while they are in the cache. */
 export const N_BLOCK = 64;
 
-/** Packs row panels of A, all of k: item i is panel i. Block b of k begins at 4·padded rows·K_BLOCK·b, panels follow each other. */
+/** Packs row panels of A for a block of k: item i is panel i, panels follow each other. */
 export const packLeft = (tile: Tile, dtype: FloatDType, order: Order): ModuleDefinition => ({
   build(m) {
     const pack = packer(m, tile.rows, dtype, order);
@@ -22,17 +22,12 @@ export const packLeft = (tile: Tile, dtype: FloatDType, order: Order): ModuleDef
       "packLeft",
       { packed: "i32", a: "i32", rowStep: "i32", kStep: "i32", rows: "i32", k: "i32" },
       (f, { packed, a, rowStep, kStep, rows, k, from, to }) => {
-        const [panel, block] = f.locals(2, "i32") as [Local, Local];
-        const panels = f.local("i32", op("i32.div_u", add(rows, tile.rows - 1), i32(tile.rows)));
+        const panel = f.local("i32");
+        const panelBytes = f.local("i32", mul(stepsOf(k), 4 * PHASES * tile.rows));
         f.for(panel, from, to, 1, () => {
           const row = f.local("i32", mul(panel, tile.rows));
           const count = remaining(f, rows, row, tile.rows);
-          f.for(block, 0, k, K_BLOCK, () => {
-            const steps = remaining(f, k, block, K_BLOCK);
-            const first = at(packed, mul(panels, 4 * tile.rows), block);
-            const target = add(first, mul(mul(panel, stepsOf(steps)), 4 * PHASES * tile.rows));
-            f.call(pack, target, at(at(a, row, rowStep), block, kStep), rowStep, kStep, steps, count);
-          });
+          f.call(pack, at(packed, panel, panelBytes), at(a, row, rowStep), rowStep, kStep, k, count);
         });
       },
     );
@@ -40,8 +35,9 @@ export const packLeft = (tile: Tile, dtype: FloatDType, order: Order): ModuleDef
 });
 
 /**
- * C = A·B with A packed by packLeft, B [k, n] of any steps, rows of C contiguous. Item i is column block i mod `columnBlocks` of
- * row block i div `columnBlocks`; a row block has `blockRows` rows, a multiple of the tile's.
+ * C = A·B, or C += A·B where `accumulate` is not 0, for a block of k, at most K_BLOCK steps: A packed by packLeft, B [k, n] of any
+ * steps, rows of C contiguous. Item i is column block i mod `columnBlocks` of row block i div `columnBlocks`; a row block has
+ * `blockRows` rows, a multiple of the tile's.
  */
 export const gemm = (tile: Tile, dtype: FloatDType, order: Order): ModuleDefinition => ({
   build(m, { madd }) {
@@ -62,48 +58,42 @@ export const gemm = (tile: Tile, dtype: FloatDType, order: Order): ModuleDefinit
         cStep: "i32",
         columnBlocks: "i32",
         blockRows: "i32",
+        accumulate: "i32",
       },
       (f, args) => {
-        const { packed, b, c, rows, columns, k, columnStep, kStep, cStep, columnBlocks, blockRows } = args;
+        const { packed, b, c, rows, columns, k, columnStep, kStep, cStep, columnBlocks, blockRows, accumulate } = args;
         const { from, to, scratch } = args;
-        const [item, block, panel] = f.locals(3, "i32") as [Local, Local, Local];
+        const [item, panel, packedB] = f.locals(3, "i32") as [Local, Local, Local];
         const tileColumns = columnsOf(tile);
         const edge = f.local("i32", add(scratch, 4 * K_BLOCK * (N_BLOCK + tileColumns))); // a tile of C that hangs over the right edge
-        const panels = f.local("i32", op("i32.div_u", add(rows, tile.rows - 1), i32(tile.rows)));
+        const steps = f.local("i32", stepsOf(k));
+        const panelBytes = f.local("i32", mul(steps, 4 * PHASES * tileColumns));
         f.for(item, from, to, 1, () => {
           const column = f.local("i32", mul(op("i32.rem_u", item, columnBlocks), N_BLOCK));
           const row = f.local("i32", mul(op("i32.div_u", item, columnBlocks), blockRows));
           const columnCount = remaining(f, columns, column, N_BLOCK);
           const lastRow = f.local("i32", add(row, blockRows));
           f.if(op("i32.gt_s", lastRow, rows), () => f.set(lastRow, rows));
-          f.for(block, 0, k, K_BLOCK, () => {
-            const length = remaining(f, k, block, K_BLOCK);
-            const steps = f.local("i32", stepsOf(length));
-            const aBlock = f.local("i32", at(packed, mul(panels, 4 * tile.rows), block));
-            const panelBytes = f.local("i32", mul(steps, 4 * PHASES * tileColumns));
-            const packedB = f.local("i32");
-            const eachPanel = (body: (count: Local) => void): void => {
-              f.set(packedB, scratch);
-              f.for(panel, 0, columnCount, tileColumns, () => {
-                body(remaining(f, columnCount, panel, tileColumns));
-                f.advance(packedB, panelBytes);
-              });
-            };
-            eachPanel((count) => {
-              const source = at(at(b, add(column, panel), columnStep), block, kStep);
-              f.call(pack, packedB, source, columnStep, kStep, length, count);
+          const eachPanel = (body: (count: Local) => void): void => {
+            f.set(packedB, scratch);
+            f.for(panel, 0, columnCount, tileColumns, () => {
+              body(remaining(f, columnCount, panel, tileColumns));
+              f.advance(packedB, panelBytes);
             });
-            // phase by phase, so that a phase of A stays in the cache for all panels of B
-            for (let phase = 0; phase < PHASES; phase++) {
-              const left = add(aBlock, mul(steps, 4 * tile.rows * phase));
-              const accumulate = phase === 0 ? block : i32(1);
-              eachPanel((count) => {
-                const right = add(packedB, mul(steps, 4 * tileColumns * phase));
-                const target = at(add(c, mul(add(column, panel), 4)), row, cStep);
-                f.call(multiply, left, right, target, cStep, row, lastRow, steps, accumulate, count, edge);
-              });
-            }
-          });
+          };
+          eachPanel((count) =>
+            f.call(pack, packedB, at(b, add(column, panel), columnStep), columnStep, kStep, k, count),
+          );
+          // phase by phase, so that a phase of A stays in the cache for all panels of B
+          for (let phase = 0; phase < PHASES; phase++) {
+            const left = add(packed, mul(steps, 4 * tile.rows * phase));
+            eachPanel((count) => {
+              const right = add(packedB, mul(steps, 4 * tileColumns * phase));
+              const target = at(add(c, mul(add(column, panel), 4)), row, cStep);
+              const further = phase === 0 ? accumulate : i32(1);
+              f.call(multiply, left, right, target, cStep, row, lastRow, steps, further, count, edge);
+            });
+          }
         });
       },
     );
@@ -181,6 +171,6 @@ function copyEdge(f: FunctionBuilder, { from, fromStep, to, toStep, rows, column
   );
 }
 
-/** Floats that A takes when packed. */
+/** Floats that a block of A takes when packed. */
 export const packedLength = (tile: Tile, rows: number, k: number): number =>
   Math.ceil(rows / tile.rows) * tile.rows * Math.ceil(k / PHASES) * PHASES;

@@ -3,7 +3,7 @@ import { BYTES_PER_ELEMENT } from "../../../dtype.ts";
 import { starts } from "../../cpu/strided.ts";
 import { type Engine, memoryOf } from "../engine.ts";
 import { fastestTile } from "../gemm/calibrate.ts";
-import { N_BLOCK, packedLength } from "../gemm/gemm.ts";
+import { K_BLOCK, N_BLOCK, packedLength } from "../gemm/gemm.ts";
 import { GEMV_COLUMNS, GEMV_ROWS } from "../gemm/gemv.ts";
 import type { Order } from "../gemm/pack.ts";
 import { readIn, writeIn } from "../gemm/staging.ts";
@@ -73,39 +73,61 @@ function multiply(engine: Engine, c: Matrix, a: Matrix, b: Matrix, sizes: Sizes)
 const transposed = (x: Matrix): Matrix => ({ ...x, rowStep: x.columnStep, columnStep: x.rowStep });
 const fromRow = (x: Matrix, row: number): Matrix => ({ ...x, address: x.address + row * x.rowStep });
 
-/** C = A·B: packs A, then multiplies where B lies, since weights may be in a memory of their own. */
+/**
+ * C = A·B, a block of k after the other, so that what is packed of A is used while it is in a cache. B is read where it lies, since
+ * weights may be in a memory of their own.
+ */
 function packedTimes(engine: Engine, c: Matrix, a: Matrix, b: Matrix, { m, n, k }: Sizes): void {
   if (m * n * k >= WORTH_CALIBRATING) calibrate(engine);
   const { tile, pool } = engine;
   const { rows } = TILES[tile];
-  const length = packedLength(TILES[tile], m, k);
+  const length = packedLength(TILES[tile], m, Math.min(k, K_BLOCK));
   const columnBlocks = Math.ceil(n / N_BLOCK);
   // blocks of rows too where columns alone would not occupy all threads
   const rowBlocks = Math.max(1, Math.ceil((4 * pool.threads) / columnBlocks));
   const blockRows = rowBlocks === 1 ? m : Math.max(LEAST_ROWS, Math.ceil(m / rowBlocks / 12) * 12);
-  engine.withTemporary(a.memory, length, (packed) => {
-    engine.run(
-      leftPacker(tile, a.dtype, orderOf(a.dtype, a.columnStep, a.rowStep)),
-      "packLeft",
-      [packed, a.address, a.rowStep, a.columnStep, m, k],
-      { items: Math.ceil(m / rows), work: rows * k, memory: a.memory },
-    );
-    const left = { memory: a.memory, address: packed, rowStep: 0, rows: 1, columns: length };
-    readIn(engine, b.memory, left, (leftAddress) =>
-      writeIn(engine, b.memory, { ...c, rows: m, columns: n }, (target, cStep) =>
-        engine.run(
-          multiplier(tile, b.dtype, orderOf(b.dtype, b.rowStep, b.columnStep)),
-          "gemm",
-          [leftAddress, b.address, target, m, n, k, b.columnStep, b.rowStep, cStep, columnBlocks, blockRows],
-          {
-            items: columnBlocks * Math.ceil(m / blockRows),
-            work: Math.min(n, N_BLOCK) * blockRows * k,
-            memory: b.memory,
-          },
-        ),
-      ),
-    );
-  });
+  const packA = leftPacker(tile, a.dtype, orderOf(a.dtype, a.columnStep, a.rowStep));
+  const multiplyB = multiplier(tile, b.dtype, orderOf(b.dtype, b.rowStep, b.columnStep));
+  writeIn(engine, b.memory, { ...c, rows: m, columns: n }, (target, cStep) =>
+    engine.withTemporary(a.memory, length, (packed) => {
+      for (let first = 0; first < k; first += K_BLOCK) {
+        const steps = Math.min(K_BLOCK, k - first);
+        engine.run(packA, "packLeft", [packed, a.address + first * a.columnStep, a.rowStep, a.columnStep, m, steps], {
+          items: Math.ceil(m / rows),
+          work: rows * steps,
+          memory: a.memory,
+        });
+        const left = { memory: a.memory, address: packed, rowStep: 0, rows: 1, columns: length };
+        const right = b.address + first * b.rowStep;
+        const accumulate = first > 0 ? 1 : 0;
+        readIn(engine, b.memory, left, (leftAddress) =>
+          engine.run(
+            multiplyB,
+            "gemm",
+            [
+              leftAddress,
+              right,
+              target,
+              m,
+              n,
+              steps,
+              b.columnStep,
+              b.rowStep,
+              cStep,
+              columnBlocks,
+              blockRows,
+              accumulate,
+            ],
+            {
+              items: columnBlocks * Math.ceil(m / blockRows),
+              work: Math.min(n, N_BLOCK) * blockRows * steps,
+              memory: b.memory,
+            },
+          ),
+        );
+      }
+    }),
+  );
 }
 
 /** c [1, n] = a [1, k] · b [k, n], reading b once; false where b has no contiguous axis or the vectors are not contiguous float32. */
