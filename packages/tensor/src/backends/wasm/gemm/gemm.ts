@@ -78,22 +78,18 @@ export const gemm = (tile: Tile, dtype: FloatDType, order: Order): ModuleDefinit
             f.set(packedB, scratch);
             f.for(panel, 0, columnCount, tileColumns, () => {
               body(remaining(f, columnCount, panel, tileColumns));
-              f.advance(packedB, panelBytes);
             });
           };
-          eachPanel((count) =>
-            f.call(pack, packedB, at(b, add(column, panel), columnStep), columnStep, kStep, k, count),
-          );
-          // phase by phase, so that a phase of A stays in the cache for all panels of B
-          for (let phase = 0; phase < PHASES; phase++) {
-            const left = add(packed, mul(steps, 4 * tile.rows * phase));
-            eachPanel((count) => {
+          eachPanel((count) => {
+            f.call(pack, packedB, at(b, add(column, panel), columnStep), columnStep, kStep, k, count);
+            const target = at(add(c, mul(add(column, panel), 4)), row, cStep);
+            for (let phase = 0; phase < PHASES; phase++) {
+              const left = add(packed, mul(steps, 4 * tile.rows * phase));
               const right = add(packedB, mul(steps, 4 * tileColumns * phase));
-              const target = at(add(c, mul(add(column, panel), 4)), row, cStep);
               const further = phase === 0 ? accumulate : i32(1);
               f.call(multiply, left, right, target, cStep, row, lastRow, steps, further, count, edge);
-            });
-          }
+            }
+          });
         });
       },
     );
