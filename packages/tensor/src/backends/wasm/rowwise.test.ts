@@ -82,6 +82,14 @@ function withSpecials({ random, values }: On, width: number, specials: readonly 
 /** Two elements that happen to be close make a large scale of a small difference. */
 const EPS = 1e-2;
 
+test.each(WIDTHS)("layerNorm of rows of one number is the bias, to the bit, width %i", (width) => {
+  const numbers = [-0.8383357524871826, 0.0546875, 0.1, 3.3, 1e3].map(Math.fround);
+  check(({ values, random }) => {
+    const rows = numbers.flatMap((x) => Array.from({ length: width }, () => x));
+    return layerNorm(values(rows, [numbers.length, width]), random([width], 1), random([width], 2), 1e-5);
+  }, {});
+});
+
 describe("kernels of rows agree with float64 at every width", () => {
   const OPS: Readonly<Record<string, (make: On, shape: Shape) => Tensor>> = {
     softmax: ({ random }, shape) => softmax(random(shape, 1)),

@@ -63,29 +63,23 @@ export const gemm = (tile: Tile, dtype: FloatDType, order: Order): ModuleDefinit
       (f, args) => {
         const { packed, b, c, rows, columns, k, columnStep, kStep, cStep, columnBlocks, blockRows, accumulate } = args;
         const { from, to, scratch } = args;
-        const [item, panel, packedB] = f.locals(3, "i32") as [Local, Local, Local];
+        const [item, panel] = f.locals(2, "i32") as [Local, Local];
         const tileColumns = columnsOf(tile);
         const edge = f.local("i32", add(scratch, 4 * K_BLOCK * (N_BLOCK + tileColumns))); // a tile of C that hangs over the right edge
         const steps = f.local("i32", stepsOf(k));
-        const panelBytes = f.local("i32", mul(steps, 4 * PHASES * tileColumns));
         f.for(item, from, to, 1, () => {
           const column = f.local("i32", mul(op("i32.rem_u", item, columnBlocks), N_BLOCK));
           const row = f.local("i32", mul(op("i32.div_u", item, columnBlocks), blockRows));
           const columnCount = remaining(f, columns, column, N_BLOCK);
           const lastRow = f.local("i32", add(row, blockRows));
           f.if(op("i32.gt_s", lastRow, rows), () => f.set(lastRow, rows));
-          const eachPanel = (body: (count: Local) => void): void => {
-            f.set(packedB, scratch);
-            f.for(panel, 0, columnCount, tileColumns, () => {
-              body(remaining(f, columnCount, panel, tileColumns));
-            });
-          };
-          eachPanel((count) => {
-            f.call(pack, packedB, at(b, add(column, panel), columnStep), columnStep, kStep, k, count);
+          f.for(panel, 0, columnCount, tileColumns, () => {
+            const count = remaining(f, columnCount, panel, tileColumns);
+            f.call(pack, scratch, at(b, add(column, panel), columnStep), columnStep, kStep, k, count);
             const target = at(add(c, mul(add(column, panel), 4)), row, cStep);
             for (let phase = 0; phase < PHASES; phase++) {
               const left = add(packed, mul(steps, 4 * tile.rows * phase));
-              const right = add(packedB, mul(steps, 4 * tileColumns * phase));
+              const right = add(scratch, mul(steps, 4 * tileColumns * phase));
               const further = phase === 0 ? accumulate : i32(1);
               f.call(multiply, left, right, target, cStep, row, lastRow, steps, further, count, edge);
             }
