@@ -23,3 +23,4 @@ export type { SavePretrainedOptions } from "./savePretrained.ts";
 export type { TokenEmbedding, TokenHead } from "./tokenModules.ts";
 export { AutoTokenizer, type DecodeOptions, type EncodeOptions, Tokenizer } from "./tokenizer.ts";
 export { type AddedTokenSpec, addTokens } from "./tokenizerFiles.ts";
+export { VocabularyError, positionsOf } from "./trimTokenizer.ts";

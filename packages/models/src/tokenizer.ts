@@ -2,6 +2,7 @@ import { CheckpointError, openFolder, parseJson, readText, resolveModelFolder, w
 import { Tokenizer as Encoder } from "@huggingface/tokenizers";
 import { type ChatMessage, type ChatTemplateOptions, renderChat } from "./chatTemplate.ts";
 import { type AddedTokenSpec, addTokens } from "./tokenizerFiles.ts";
+import { VocabularyError, positionsOf, trimTokenizer, trimTokenizerConfig, withPieces } from "./trimTokenizer.ts";
 
 export interface EncodeOptions {
   /** Let the post-processor add its tokens (begin of sequence, …); true by default. */
@@ -13,6 +14,7 @@ export interface DecodeOptions {
 }
 
 const CHAT_TEMPLATE = "chat_template.jinja";
+const SPECIAL = ["bos_token", "eos_token", "pad_token", "unk_token"] as const;
 
 /** A tokenizer.json with its tokenizer_config.json and chat_template.jinja. Adding tokens edits the documents; everything else in them stays. */
 export class Tokenizer {
@@ -78,6 +80,26 @@ export class Tokenizer {
     return ids;
   }
 
+  /** `ids` and those of the pieces that their tokens are built from, which `trimmed` must keep too. */
+  withPieces(ids: readonly number[]): number[] {
+    return withPieces(this.#document, ids);
+  }
+  /** A tokenizer with the kept tokens alone, numbered by their places in the list; text of kept tokens is split as before. Throws VocabularyError. */
+  trimmed(keepIds: readonly number[]): Tokenizer {
+    const positions = positionsOf(keepIds, this.vocabSize);
+    for (const key of SPECIAL) {
+      const id = this.#specialId(key);
+      if (id === undefined || positions.has(id)) continue;
+      throw new VocabularyError(`trim: ${key} of tokenizer_config.json (id ${id}) must be kept`, [id]);
+    }
+    return new Tokenizer(
+      trimTokenizer(this.#document, positions),
+      trimTokenizerConfig(this.#config, positions),
+      this.#name,
+      this.#chatTemplate,
+    );
+  }
+
   /** tokenizer.json, tokenizer_config.json and, if there is one, chat_template.jinja as they would be written. */
   files(): Map<string, string> {
     const files = new Map([
@@ -112,7 +134,7 @@ export class Tokenizer {
       );
     }
   }
-  #specialId(key: "bos_token" | "eos_token" | "pad_token"): number | undefined {
+  #specialId(key: (typeof SPECIAL)[number]): number | undefined {
     const config = JSON.parse(this.#config) as Record<string, string | { content: string } | null>;
     const token = config[key];
     return token ? this.tokenToId(typeof token === "string" ? token : token.content) : undefined;
