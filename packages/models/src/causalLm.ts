@@ -1,5 +1,7 @@
 import { ShapeError, type Tensor, crossEntropy, reshape, slice } from "@neolog/tensor";
-import { type GenerateOptions, generate } from "./generate.ts";
+import { CausalDecoding, type Decoding, type Prompt } from "./decoding.ts";
+import { generate } from "./generate.ts";
+import type { GenerateOptions } from "./generateOptions.ts";
 import {
   type HostMatrix,
   type IdMatrix,
@@ -75,6 +77,11 @@ export abstract class CausalLM extends PreTrainedModel<ModelInputs, CausalLMOutp
 
   /** The normed output [B, n, hidden] → logits [B, n, vocab] */
   protected abstract unembed(x: Tensor): Tensor;
+
+  /** A run over rows that begin with this prompt. */
+  decoding(prompt: Prompt): Decoding {
+    return new CausalDecoding(this, prompt);
+  }
 
   /** Prompt and continuation of each row, as transformers' generate. */
   generate(options: GenerateOptions): Promise<number[][]> {

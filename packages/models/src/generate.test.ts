@@ -1,10 +1,12 @@
 import { setImmediate } from "node:timers/promises";
-import { defaultBackend } from "@neolog/tensor";
+import type { Linear } from "@neolog/nn";
+import { assign, defaultBackend, full } from "@neolog/tensor";
 import { describe, expect, test } from "vitest";
 import { AutoModelForCausalLM } from "./autoModel.ts";
 import type { CausalLM } from "./causalLm.ts";
 import { parseGenerationConfig } from "./config.ts";
-import { GenerateOptionError } from "./generate.ts";
+import { GenerateOptionError } from "./generateOptions.ts";
+import { SamplingError } from "./sampling.ts";
 import { TINY_GPT2, TINY_LLAMA } from "./testing.ts";
 
 const model = (): CausalLM => AutoModelForCausalLM.fromConfig(TINY_LLAMA, { seed: 3, std: 0.5 });
@@ -146,6 +148,86 @@ describe("generate", () => {
     expect(backend.live).toBe(loaded);
   });
 
+  test("max_length counts the prompt, and max_new_tokens goes before it", async () => {
+    const prompt = { input_ids: [[1, 2, 3]], eos_token_id: null };
+    const lengthOf = async (options: object): Promise<number> =>
+      (await model().generate({ ...prompt, ...options }))[0]!.length;
+    expect(await lengthOf({ max_length: 7 })).toBe(7);
+    expect(await lengthOf({ max_length: 7, max_new_tokens: 6 })).toBe(9);
+    expect(await lengthOf({})).toBe(23);
+    const gpt2 = AutoModelForCausalLM.fromConfig(TINY_GPT2); // 16 positions
+    expect((await gpt2.generate(prompt))[0]!.length).toBe(16);
+    await expect(lengthOf({ max_length: 3 })).rejects.toThrow(
+      "generate: max_length must be above the length of input_ids (3); set max_new_tokens, got 3",
+    );
+  });
+
+  test("min_new_tokens keeps a row from ending before", async () => {
+    const llama = model();
+    const eos_token_id = (await llama.generate({ input_ids: [[1]], max_new_tokens: 1 }))[0]![1]!;
+    const [row] = await llama.generate({ input_ids: [[1]], max_new_tokens: 9, min_new_tokens: 4, eos_token_id });
+    expect(row!.slice(1, 5)).not.toContain(eos_token_id);
+    expect(row!.length).toBeGreaterThanOrEqual(5);
+  });
+
+  test("num_return_sequences draws several continuations of each row, one after the other", async () => {
+    const input_ids = [[1, 2], [0, 3]]; // prettier-ignore
+    const attention_mask = [[1, 1], [0, 1]]; // prettier-ignore
+    const options = { do_sample: true, seed: 4, max_new_tokens: 8, eos_token_id: null };
+    const rows = await model().generate({ ...options, input_ids, attention_mask, num_return_sequences: 3 });
+    expect(rows.map((row) => row.slice(0, 2))).toEqual([0, 0, 0, 1, 1, 1].map((b) => input_ids[b]));
+    expect(new Set(rows.map(String)).size).toBe(6);
+    const twice = (x: number[][]): number[][] => x.flatMap((row) => [row, row, row]);
+    expect(
+      await model().generate({ ...options, input_ids: twice(input_ids), attention_mask: twice(attention_mask) }),
+    ).toEqual(rows);
+  });
+
+  test("a stop string ends the row whose token completes it", async () => {
+    const llama = model();
+    const tokenizer = { decode: (ids: readonly number[]) => ids.map((id) => `<${id}>`).join("") };
+    const options = { input_ids: [[1], [2]], max_new_tokens: 8, eos_token_id: null, pad_token_id: 0 };
+    const [row, other] = await llama.generate(options);
+    const stop = `${row![3]}><${row![4]}`;
+    const expected = [...row!.slice(0, 5), ...Array.from({ length: 4 }, () => 0)];
+    const [stopped, free] = await llama.generate({ ...options, tokenizer, stop_strings: ["never", stop] });
+    expect(stopped).toEqual(expected);
+    expect(free).toEqual(other);
+    const alone = await llama.generate({ ...options, input_ids: [[1]], tokenizer, stop_strings: stop });
+    expect(alone).toEqual([row!.slice(0, 5)]);
+  });
+
+  test("timers have their turn between two tokens", async () => {
+    const turns: number[] = [];
+    let step = 0;
+    const timer = setInterval(() => turns.push(step), 0);
+    await model().generate({ input_ids: [[1]], max_new_tokens: 200, eos_token_id: null, onToken: () => void step++ });
+    clearInterval(timer);
+    expect(new Set(turns).size).toBeGreaterThan(10);
+  });
+
+  test("a signal that is aborted already lets nothing run", async () => {
+    const llama = model();
+    const live = defaultBackend().live;
+    const reason = new Error("no time");
+    const stopped = llama.generate({ input_ids: [[1]], signal: AbortSignal.abort(reason) });
+    await expect(stopped).rejects.toBe(reason);
+    expect(defaultBackend().live).toBe(live);
+  });
+
+  test("scores that are no numbers are not drawn from", async () => {
+    const llama = model();
+    const head = llama.moduleAt(llama.headPath) as Linear;
+    assign(head.weight, full(head.weight.shape, NaN));
+    const live = defaultBackend().live;
+    const drawn = llama.generate({ input_ids: [[1]], do_sample: true });
+    await expect(drawn).rejects.toThrow(SamplingError);
+    await expect(llama.generate({ input_ids: [[1]], do_sample: true, top_k: 3, top_p: 0.5 })).rejects.toThrow(
+      "generate: scores must be numbers, one of them above -Infinity, to draw from them; got NaN, or none that is left",
+    );
+    expect(defaultBackend().live).toBe(live);
+  });
+
   test("zero new tokens give the prompt back", async () => {
     expect(await model().generate({ input_ids: [[1, 2]], max_new_tokens: 0 })).toEqual([[1, 2]]);
   });
@@ -155,13 +237,36 @@ describe("generate", () => {
     ["temperature", 0, "above 0 (for greedy decoding leave do_sample out)"],
     ["top_p", 1.5, "above 0 and at most 1"],
     ["top_k", 0.5, "an integer of at least 0"],
+    ["min_p", -0.1, "between 0 and 1"],
     ["repetition_penalty", 0, "above 0"],
+    ["no_repeat_ngram_size", -1, "an integer of at least 0"],
+    ["max_length", 0, "an integer of at least 1"],
+    ["min_new_tokens", 0.5, "an integer of at least 0"],
+    ["num_return_sequences", 0, "an integer of at least 1"],
     ["seed", Number.NaN, "an integer"],
+    ["num_return_sequences", 2, "1 without do_sample (greedy continuations of a row are all the same)"],
+    ["num_beams", 4, "left out: it is not supported"],
+    ["length_penalty", 2, "left out: it is not supported"],
   ])("%s %d is refused", async (option, value, mustHold) => {
     const error = await model()
       .generate({ input_ids: [[1]], [option]: value })
       .catch((e: unknown) => e);
     expect(error).toBeInstanceOf(GenerateOptionError);
     expect(error).toMatchObject({ option, message: `generate: ${option} must be ${mustHold}, got ${value}` });
+  });
+
+  test("what transformers has and we have not is taken where it changes nothing", async () => {
+    const options = { input_ids: [[1]], max_new_tokens: 2, num_beams: 1, guidance_scale: null, typical_p: 1 };
+    expect(await model().generate(options)).toEqual(await model().generate({ input_ids: [[1]], max_new_tokens: 2 }));
+  });
+
+  test("stop strings need a tokenizer, and a character", async () => {
+    const options = { input_ids: [[1]], stop_strings: ["a"] };
+    await expect(model().generate(options)).rejects.toThrow(
+      "generate: tokenizer must be given together with stop_strings, got undefined",
+    );
+    await expect(model().generate({ ...options, stop_strings: ["a", ""] })).rejects.toThrow(
+      'generate: stop_strings must be texts of at least one character, got ""',
+    );
   });
 });

@@ -6,9 +6,13 @@ export { type GenerationConfig, ModelConfigError, type PretrainedConfig } from "
 export { GemmaForCausalLM } from "./gemma.ts";
 export { Gemma2ForCausalLM } from "./gemma2.ts";
 export { Gemma3ForCausalLM } from "./gemma3_text.ts";
-export { type GenerateOptions, GenerateOptionError } from "./generate.ts";
+export type { Decoding, Prompt } from "./decoding.ts";
+export { type Generator, generate } from "./generate.ts";
+export { type GenerateOptions, GenerateOptionError } from "./generateOptions.ts";
+export { type StreamOptions, generateStream } from "./generateStream.ts";
 export { Gpt2LMHeadModel } from "./gpt2.ts";
 export { GptNeoXForCausalLM } from "./gpt_neox.ts";
+export { CacheGradientError } from "./cachedPositions.ts";
 export { KvCache } from "./kvCache.ts";
 export { LlamaForCausalLM } from "./llama.ts";
 export * from "./logits.ts";
@@ -16,11 +20,13 @@ export { MaskedLM, type MaskedLMInputs, type MaskedLMOutput } from "./maskedLm.t
 export { type ModelOutput, PreTrainedModel } from "./preTrainedModel.ts";
 export { OptForCausalLM } from "./opt.ts";
 export type { FromPretrainedOptions } from "./pretrained.ts";
+export { SamplingError } from "./sampling.ts";
 export { ARCHITECTURES, architectureOf } from "./registry.ts";
 export { loadedVocabSize } from "./resize.ts";
 export { AdaptedEmbeddingError } from "./resize.ts";
 export type { SavePretrainedOptions } from "./savePretrained.ts";
 export type { TokenEmbedding, TokenHead } from "./tokenModules.ts";
+export { type TokenDecoder, TextStreamer, type TextStreamerOptions } from "./textStreamer.ts";
 export { AutoTokenizer, type DecodeOptions, type EncodeOptions, Tokenizer } from "./tokenizer.ts";
 export { type AddedTokenSpec, addTokens } from "./tokenizerFiles.ts";
 export { VocabularyError, positionsOf } from "./trimTokenizer.ts";

@@ -1,5 +1,8 @@
 import { existsSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { type GenerateOptions, endsAndPad } from "./generateOptions.ts";
 import {
   type LogitsProcessor,
   argmaxOf,
@@ -7,10 +10,12 @@ import {
   minP,
   noRepeatNgram,
   repetitionPenalty,
+  softmaxOf,
   temperature,
   topK,
   topP,
 } from "./logits.ts";
+import { processorsOf } from "./sampling.ts";
 import { readObject, readTensors, referenceFolders, worstExcess } from "./testing.ts";
 
 interface OpCase {
@@ -59,7 +64,71 @@ describe.runIf(recorded.length > 0)("logits processors equal transformers'", () 
   });
 });
 
+interface Chain {
+  readonly options: Omit<GenerateOptions, "input_ids">;
+  readonly processors: readonly string[];
+  readonly ids: readonly number[][];
+  readonly scores: readonly number[][];
+  readonly expected: readonly (number | "-inf")[][];
+}
+interface Chains {
+  readonly made_with: { readonly prompt_length: number };
+  readonly cases: readonly Chain[];
+}
+const chains = await readObject<Chains>(fileURLToPath(new URL("../../../fixtures", import.meta.url)), "logits.json");
+
+describe("the processors of a set of options, one after the other, do what transformers' do", () => {
+  test.each(chains.cases.map((chain) => ({ title: JSON.stringify(chain.options), chain })))("$title", ({ chain }) => {
+    const { ends } = endsAndPad({ ...chain.options, input_ids: [] }, {});
+    const processors = processorsOf(chain.options, ends, chains.made_with.prompt_length);
+    chain.scores.forEach((row, b) => {
+      const scores = Float32Array.from(row);
+      for (const process of processors) process(scores, chain.ids[b]!);
+      const expected = chain.expected[b]!.map((x) => (x === "-inf" ? -Infinity : x));
+      expect(Array.from(scores, (x) => x === -Infinity)).toEqual(expected.map((x) => x === -Infinity));
+      const kept = (i: number): boolean => expected[i] !== -Infinity;
+      // written with seven digits
+      expect(worstExcess(scores, expected, { atol: 0, rtol: 7e-7 }, kept)).toBeLessThanOrEqual(0);
+    });
+  });
+});
+
 describe("logits processors", () => {
+  const scores = fc
+    .array(fc.oneof(fc.integer({ min: -3, max: 3 }), fc.float({ noNaN: true, min: -50, max: 50 })), {
+      minLength: 1,
+      maxLength: 200,
+    })
+    .map((values) => Float32Array.from(values));
+  const keptBy = (process: LogitsProcessor, given: Float32Array): number[] => {
+    const processed = given.slice();
+    process(processed, []);
+    return [...processed.keys()].filter((i) => processed[i] !== -Infinity);
+  };
+
+  test("top-k keeps what is at least the k-th of the sorted scores", () => {
+    fc.assert(
+      fc.property(scores, fc.integer({ min: 1, max: 220 }), (given, k) => {
+        const threshold = given.toSorted().at(-Math.min(k, given.length))!;
+        expect(keptBy(topK(k), given)).toEqual([...given.keys()].filter((i) => given[i]! >= threshold));
+      }),
+    );
+  });
+
+  test("top-p keeps the fewest likeliest tokens that reach p", () => {
+    fc.assert(
+      fc.property(scores, fc.double({ min: 1e-6, max: 1 - 1e-6, noNaN: true }), (given, p) => {
+        const probabilities = softmaxOf(given);
+        const kept = keptBy(topP(p), given).toSorted((i, j) => probabilities[i]! - probabilities[j]!);
+        const total = kept.reduce((sum, i) => sum + probabilities[i]!, 0);
+        expect(total).toBeGreaterThan(p - 1e-9);
+        if (kept.length > 1) expect(total - probabilities[kept[0]!]!).toBeLessThan(p + 1e-9);
+        const least = probabilities[kept[0]!]!;
+        probabilities.forEach((x, i) => expect(x > least && !kept.includes(i)).toBe(false));
+      }),
+    );
+  });
+
   test("top-k keeps ties, and everything when k is the vocabulary or more", () => {
     const scores = Float32Array.of(1, 3, 3, 2);
     topK(1)(scores, []);

@@ -11,7 +11,8 @@ export const temperature =
 export const topK =
   (k: number): LogitsProcessor =>
   (scores) => {
-    const threshold = scores.toSorted()[Math.max(0, scores.length - k)]!;
+    if (k >= scores.length) return;
+    const threshold = kthLargest(scores, k);
     for (let i = 0; i < scores.length; i++) if (scores[i]! < threshold) scores[i] = -Infinity;
   };
 
@@ -20,12 +21,20 @@ export const topP =
   (p: number): LogitsProcessor =>
   (scores) => {
     const probabilities = softmaxOf(scores);
-    const ascending = [...probabilities.keys()].toSorted((i, j) => probabilities[i]! - probabilities[j]!);
+    // all below this are no more than 1 − p together: they go unsorted
+    const small = (1 - p) / scores.length;
     let below = 0;
-    for (const i of ascending.slice(0, -1)) {
-      below += probabilities[i]!;
+    for (let i = 0; i < scores.length; i++) if (probabilities[i]! < small) below += probabilities[i]!;
+    const ascending = probabilities.filter((x) => x >= small).sort();
+    let removed = 0;
+    for (; removed < ascending.length - 1; removed++) {
+      below += ascending[removed]!;
       if (below > 1 - p) break;
-      scores[i] = -Infinity;
+    }
+    const least = ascending[removed]!;
+    let ties = removed - ascending.indexOf(least); // of equal ones the first go
+    for (let i = 0; i < scores.length; i++) {
+      if (probabilities[i]! < least || (probabilities[i] === least && ties-- > 0)) scores[i] = -Infinity;
     }
   };
 
@@ -34,7 +43,7 @@ export const minP =
   (p: number): LogitsProcessor =>
   (scores) => {
     const probabilities = softmaxOf(scores);
-    const least = p * probabilities.reduce((a, b) => Math.max(a, b), 0);
+    const least = p * probabilities[argmaxOf(scores)]!;
     for (let i = 0; i < scores.length; i++) if (probabilities[i]! < least) scores[i] = -Infinity;
   };
 
@@ -49,10 +58,11 @@ export const repetitionPenalty =
 export const noRepeatNgram =
   (n: number): LogitsProcessor =>
   (scores, ids) => {
-    if (ids.length + 1 < n) return;
-    const prefix = ids.slice(ids.length + 1 - n);
-    for (let start = 0; start + n <= ids.length; start++) {
-      if (prefix.every((id, i) => id === ids[start + i])) scores[ids[start + n - 1]!] = -Infinity;
+    const prefix = ids.length + 1 - n;
+    for (let start = 0; start < prefix; start++) {
+      let same = 0;
+      while (same < n - 1 && ids[start + same] === ids[prefix + same]) same++;
+      if (same === n - 1) scores[ids[start + same]!] = -Infinity;
     }
   };
 
@@ -65,10 +75,12 @@ export const minLength =
 
 /** exp(score − max) / Σ, in float64. */
 export function softmaxOf(scores: Float32Array): Float64Array {
-  const largest = scores.reduce((a, b) => Math.max(a, b), -Infinity);
-  const exponentials = Float64Array.from(scores, (score) => Math.exp(score - largest));
-  const total = exponentials.reduce((a, b) => a + b, 0);
-  return exponentials.map((e) => e / total);
+  const largest = scores[argmaxOf(scores)]!;
+  const probabilities = new Float64Array(scores.length);
+  let total = 0;
+  for (let i = 0; i < scores.length; i++) total += probabilities[i] = Math.exp(scores[i]! - largest);
+  for (let i = 0; i < scores.length; i++) probabilities[i]! /= total;
+  return probabilities;
 }
 
 /** The index of the first largest score. */
@@ -76,4 +88,28 @@ export function argmaxOf(scores: Float32Array): number {
   let best = 0;
   for (let i = 1; i < scores.length; i++) if (scores[i]! > scores[best]!) best = i;
   return best;
+}
+
+/** The k-th largest of the scores, 1 ≤ k ≤ their number. Hoare 1961, "Algorithm 65: Find" */
+function kthLargest(scores: Float32Array, k: number): number {
+  const x = scores.slice();
+  let [from, to] = [0, x.length - 1];
+  while (from < to) {
+    const pivot = x[(from + to) >> 1]!;
+    let [i, j] = [from, to];
+    while (i <= j) {
+      while (x[i]! > pivot) i++;
+      while (x[j]! < pivot) j--;
+      if (i > j) break;
+      const upper = x[i]!;
+      x[i] = x[j]!;
+      x[j] = upper;
+      i++;
+      j--;
+    }
+    if (k - 1 <= j) to = j;
+    else if (k - 1 >= i) from = i;
+    else break;
+  }
+  return x[k - 1]!;
 }
