@@ -85,6 +85,7 @@ describe.each(Object.keys(tokenizers))("TextStreamer over %s", (name) => {
           }
         }
       }),
+      { numRuns: 40 },
     );
   });
 
