@@ -25,7 +25,7 @@ export const topP =
     const small = (1 - p) / scores.length;
     let below = 0;
     for (let i = 0; i < scores.length; i++) if (probabilities[i]! < small) below += probabilities[i]!;
-    const ascending = probabilities.filter((x) => x >= small).sort();
+    const ascending = probabilities.filter((x) => x >= small).toSorted();
     let removed = 0;
     for (; removed < ascending.length - 1; removed++) {
       below += ascending[removed]!;

@@ -4,10 +4,12 @@ export function nextTask(): Promise<void> {
   // setTimeout would wait 4 ms
   return new Promise((resolve) => {
     const { port1, port2 } = new MessageChannel();
-    port1.onmessage = () => {
+    const arrived = (): void => {
       port1.close();
       resolve();
     };
+    port1.addEventListener("message", arrived, { once: true });
+    port1.start();
     port2.postMessage(null);
   });
 }
