@@ -103,6 +103,29 @@ describe("ropeFrequencies", () => {
   });
 });
 
+// _compute_longrope_parameters in transformers' modeling_rope_utils
+test("longrope divides each frequency by its factor and scales attention by how far it stretches", () => {
+  const longrope = parameters({
+    rope_type: "longrope",
+    short_factor: [1, 2],
+    long_factor: [4, 8],
+    original_max_position_embeddings: 16,
+  });
+  const plain = ropeFrequencies(parameters({}), 4, 64).inv_freq;
+  const at = (length: number, changes: Partial<RopeParameters> = {}) =>
+    ropeFrequencies({ ...longrope, ...changes }, 4, 64, length);
+  for (const [length, factors] of [
+    [16, [1, 2]],
+    [17, [4, 8]],
+  ] as const) {
+    expect([...at(length).inv_freq]).toEqual(factors.map((f, i) => expect.closeTo(plain[i]! / f, 9) as number));
+  }
+  expect(at(1).attention_scaling).toBeCloseTo(Math.sqrt(1 + Math.log(4) / Math.log(16)), 12); // 64 / 16
+  expect(at(1, { factor: 16 }).attention_scaling).toBeCloseTo(Math.sqrt(2), 12);
+  expect(at(1, { factor: 0.5 }).attention_scaling).toBe(1);
+  expect(at(1, { attention_factor: 1.25 }).attention_scaling).toBe(1.25);
+});
+
 test("scores between rotated queries and keys depend on their distance alone", () => {
   const frequencies = ropeFrequencies(parameters({}), 4, 64);
   const rotated = (values: number[], position: number): number[] => {

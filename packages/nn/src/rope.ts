@@ -15,11 +15,14 @@ export interface RopeParameters {
   readonly mscale_all_dim?: number | undefined;
   /** Round the borders of yarn's ramp to whole pairs; true by default. */
   readonly truncate?: boolean | undefined;
+  /** Divisors of the frequencies for texts up to original_max_position_embeddings and for longer ones; one per pair. */
+  readonly short_factor?: readonly number[] | undefined;
+  readonly long_factor?: readonly number[] | undefined;
   /** The part of each head that turns; 1 by default. */
   readonly partial_rotary_factor?: number | undefined;
 }
 
-export const ROPE_TYPES = ["default", "linear", "dynamic", "llama3", "yarn"] as const;
+export const ROPE_TYPES = ["default", "linear", "dynamic", "llama3", "yarn", "longrope"] as const;
 
 export interface RopeFrequencies {
   /** Radians per position of each pair, [rotaryDim / 2]. */
@@ -33,8 +36,9 @@ export const rotaryDim = (rope: RopeParameters, headDim: number): number =>
   Math.trunc(headDim * (rope.partial_rotary_factor ?? 1));
 
 /**
- * Inverse frequencies as transformers computes them, in float32. `length` is the longest sequence so far: only "dynamic"
- * depends on it. Su et al. 2021, https://arxiv.org/abs/2104.09864; yarn: Peng et al. 2023, https://arxiv.org/abs/2309.00071
+ * Inverse frequencies as transformers computes them, in float32. `length` is the longest sequence so far: only "dynamic" and
+ * "longrope" depend on it. Su et al. 2021, https://arxiv.org/abs/2104.09864; yarn: Peng et al. 2023,
+ * https://arxiv.org/abs/2309.00071; longrope: Ding et al. 2024, https://arxiv.org/abs/2402.13753
  */
 export function ropeFrequencies(
   rope: RopeParameters,
@@ -57,14 +61,19 @@ export function ropeFrequencies(
       return { inv_freq: plain.map((f) => llama3Frequency(f, rope, maxPositions)), attention_scaling: 1 };
     case "yarn":
       return yarnFrequencies(plain, rope, dim, maxPositions);
+    case "longrope":
+      return longropeFrequencies(rope, dim, maxPositions, length);
     default:
       return { inv_freq: plain, attention_scaling: 1 };
   }
 }
 
-/** theta^(−2i/dim) for i < dim/2 */
-const powers = (theta: number, dim: number): Float32Array =>
-  Float32Array.from({ length: dim / 2 }, (_, i) => 1 / Math.fround(theta ** Math.fround((2 * i) / dim)));
+/** theta^(−2i/dim) for i < dim/2, each divided by its factor where there are some */
+const powers = (theta: number, dim: number, factors?: readonly number[]): Float32Array =>
+  Float32Array.from({ length: dim / 2 }, (_, i) => {
+    const power = Math.fround(theta ** Math.fround((2 * i) / dim));
+    return 1 / (factors ? Math.fround(Math.fround(factors[i]!) * power) : power);
+  });
 
 /** Long wavelengths are stretched by `factor`, short ones kept, those between blended. */
 function llama3Frequency(frequency: number, rope: RopeParameters, maxPositions: number): number {
@@ -101,6 +110,15 @@ function yarnFrequencies(
 function yarnScaling(factor: number, { mscale, mscale_all_dim }: RopeParameters): number {
   const scaling = (weight: number): number => (factor <= 1 ? 1 : 0.1 * weight * Math.log(factor) + 1);
   return mscale && mscale_all_dim ? scaling(mscale) / scaling(mscale_all_dim) : scaling(1);
+}
+
+/** Two sets of divisors: one for texts as long as the model was first trained on, one for longer texts. */
+function longropeFrequencies(rope: RopeParameters, dim: number, maxPositions: number, length: number): RopeFrequencies {
+  const original = rope.original_max_position_embeddings ?? maxPositions;
+  const stretch = rope.factor ?? maxPositions / original;
+  const scaling = stretch <= 1 ? 1 : Math.sqrt(1 + Math.log(stretch) / Math.log(original));
+  const factors = length > original ? rope.long_factor : rope.short_factor;
+  return { inv_freq: powers(rope.rope_theta, dim, factors), attention_scaling: rope.attention_factor ?? scaling };
 }
 
 export interface RopeAngles {
