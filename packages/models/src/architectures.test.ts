@@ -10,7 +10,7 @@ import { KvCache } from "./kvCache.ts";
 import { ARCHITECTURES } from "./registry.ts";
 import { AdaptedEmbeddingError } from "./resize.ts";
 import {
-  TINY_BERT,
+  TINY,
   TINY_GEMMA,
   TINY_GEMMA2,
   TINY_GEMMA3_TEXT,
@@ -22,16 +22,6 @@ import {
 } from "./testing.ts";
 
 const { fromConfig } = AutoModelForCausalLM;
-const TINY: Readonly<Record<string, PretrainedConfig>> = {
-  bert: TINY_BERT,
-  gemma: TINY_GEMMA,
-  gemma2: TINY_GEMMA2,
-  gemma3_text: TINY_GEMMA3_TEXT,
-  gpt2: TINY_GPT2,
-  gpt_neox: TINY_GPT_NEOX,
-  llama: TINY_LLAMA,
-  opt: TINY_OPT,
-};
 
 /** Adds one to what the embedding gives, and two to what the tied head gives. */
 class Shifted extends Module {
@@ -205,11 +195,11 @@ describe("configs that we cannot honour are refused", () => {
       { ...TINY_LLAMA, head_dim: null, num_attention_heads: 5 },
       '"num_attention_heads": must divide hidden_size (12), found 5',
     ],
-    [{ ...TINY_LLAMA, head_dim: 3 }, '"head_dim": must be even for rotary positions, found 3'],
+    [{ ...TINY_LLAMA, head_dim: 3 }, '"head_dim": must turn an even number of elements of each head, found 3'],
     [{ ...TINY_LLAMA, pad_token_id: 23 }, '"pad_token_id": must be below vocab_size (23), found 23'],
     [
-      { ...TINY_LLAMA, rope_scaling: { type: "longrope", factor: 2 } },
-      '"rope_scaling.type": must be ("default" | "linear" | "dynamic" | "llama3" | "yarn"), found "longrope"',
+      { ...TINY_LLAMA, rope_scaling: { type: "spiral", factor: 2 } },
+      '"rope_scaling.type": must be ("default" | "linear" | "dynamic" | "llama3" | "yarn" | "longrope"), found "spiral"',
     ],
     [
       { ...TINY_LLAMA, rope_scaling: { type: "linear" } },

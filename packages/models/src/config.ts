@@ -99,6 +99,8 @@ const ropeEntries = {
   mscale: v.optional(positive),
   mscale_all_dim: v.optional(positive),
   truncate: v.optional(v.boolean()),
+  short_factor: v.optional(v.array(positive)),
+  long_factor: v.optional(v.array(positive)),
 };
 const wholeRotary = { partial_rotary_factor: v.optional(v.literal(1)) };
 const partialRotary = { partial_rotary_factor: v.optional(fraction) };
@@ -111,13 +113,17 @@ const NEEDED: Readonly<Record<string, readonly (keyof RopeParameters)[]>> = {
   dynamic: ["factor"],
   llama3: ["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"],
   yarn: ["factor"],
+  longrope: ["short_factor", "long_factor", "original_max_position_embeddings"],
 };
+/** Types that know how long the texts were that the model was first trained on. */
+const STRETCHED = ["llama3", "yarn", "longrope"];
 
 /** `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (transformers 4). */
 export const ROPE_KEYS = {
   rope_theta: v.optional(positive),
   rope_parameters: v.nullish(ropeSchema),
   rope_scaling: v.nullish(ropeSchema),
+  original_max_position_embeddings: v.optional(size),
   ...wholeRotary,
 };
 
@@ -132,12 +138,15 @@ export const PARTIAL_ROPE_KEYS = {
 type RopeKeys = v.InferOutput<v.ObjectSchema<typeof PARTIAL_ROPE_KEYS, undefined>>;
 
 /** Both spellings as one. */
-export function ropeParametersOf(
-  { rope_parameters, rope_scaling, rope_theta, partial_rotary_factor }: RopeKeys,
-  file: string,
-): RopeParameters {
-  const given = rope_parameters ?? rope_scaling ?? {};
-  const rope_type = given.rope_type ?? given.type ?? "default";
+export function ropeParametersOf(config: RopeKeys, file: string): RopeParameters {
+  const { rope_parameters, rope_scaling, rope_theta, partial_rotary_factor, original_max_position_embeddings } = config;
+  const inside = rope_parameters ?? rope_scaling ?? {};
+  const rope_type = inside.rope_type ?? inside.type ?? "default";
+  // Phi-3 has it beside the others, where transformers lets it win
+  const given =
+    original_max_position_embeddings !== undefined && STRETCHED.includes(rope_type)
+      ? { ...inside, original_max_position_embeddings }
+      : inside;
   const spelling = rope_parameters ? "rope_parameters" : "rope_scaling";
   for (const key of NEEDED[rope_type] ?? []) {
     if (given[key] !== undefined) continue;
@@ -151,10 +160,18 @@ export function ropeParametersOf(
   };
 }
 
-/** Throws ModelConfigError unless the elements that turn make pairs. */
+/** Throws ModelConfigError unless the elements that turn make pairs, each with its factor where the type has factors. */
 export function checkRotaryPairs(file: string, key: string, rope: RopeParameters, headDim: number): void {
   const turned = rotaryDim(rope, headDim);
-  if (turned > 0 && turned % 2 === 0) return;
-  const of = turned === headDim ? "" : ` of ${headDim}`;
-  throw new ModelConfigError(file, key, `must turn an even number of elements of each head, found ${turned}${of}`);
+  if (turned <= 0 || turned % 2 !== 0) {
+    const of = turned === headDim ? "" : ` of ${headDim}`;
+    throw new ModelConfigError(file, key, `must turn an even number of elements of each head, found ${turned}${of}`);
+  }
+  for (const factors of ["short_factor", "long_factor"] as const) {
+    const found = rope.rope_type === "longrope" ? rope[factors]!.length : turned / 2;
+    if (found !== turned / 2) {
+      const mustHold = `must have one factor for each of the ${turned / 2} pairs that turn, found ${found}`;
+      throw new ModelConfigError(file, factors, mustHold);
+    }
+  }
 }

@@ -29,6 +29,7 @@ import {
   size,
 } from "./config.ts";
 import { LlamaAttention } from "./llama.ts";
+import type { BlockInputs } from "./rotaryAttention.ts";
 import { type TokenEmbedding, type TokenHead, tableDType } from "./tokenModules.ts";
 
 const schema = v.looseObject({
@@ -101,18 +102,18 @@ export class GemmaDecoderLayer extends Module {
   readonly input_layernorm: GemmaRmsNorm;
   readonly post_attention_layernorm: GemmaRmsNorm;
 
-  constructor(config: GemmaConfig, layer: number) {
+  constructor(config: GemmaConfig) {
     super();
-    const { hidden_size, intermediate_size, hidden_act, rms_norm_eps } = config;
-    this.self_attn = new LlamaAttention({ ...config, mlp_bias: false }, layer);
+    const { hidden_size, intermediate_size, hidden_act, rms_norm_eps, attention_bias } = config;
+    this.self_attn = new LlamaAttention({ ...config, qkv_bias: attention_bias, o_bias: attention_bias });
     this.mlp = new GemmaMlp(hidden_size, intermediate_size, hidden_act);
     this.input_layernorm = gemmaRmsNorm(hidden_size, rms_norm_eps);
     this.post_attention_layernorm = gemmaRmsNorm(hidden_size, rms_norm_eps);
   }
 
   /** x [B, T, hidden] → [B, T, hidden] */
-  forward(x: Tensor, shared: Parameters<LlamaAttention["forward"]>[1]): Tensor {
-    const attended = add(x, this.self_attn.forward(this.input_layernorm.forward(x), shared));
+  forward(x: Tensor, block: BlockInputs): Tensor {
+    const attended = add(x, this.self_attn.forward(this.input_layernorm.forward(x), block));
     return add(attended, this.mlp.forward(this.post_attention_layernorm.forward(attended)));
   }
 }
@@ -133,7 +134,7 @@ export class GemmaModel extends Module {
     this.#maxPositions = config.max_position_embeddings;
     checkRotaryPairs(file, "head_dim", this.#rope, this.#headDim);
     this.embed_tokens = embedding(config.vocab_size, config.hidden_size, paddingIdxOf(config, file));
-    this.layers = Array.from({ length: config.num_hidden_layers }, (_, i) => new GemmaDecoderLayer(config, i));
+    this.layers = Array.from({ length: config.num_hidden_layers }, () => new GemmaDecoderLayer(config));
     this.norm = gemmaRmsNorm(config.hidden_size, config.rms_norm_eps);
   }
 
@@ -141,14 +142,14 @@ export class GemmaModel extends Module {
   forward({ ids, positions, maskOf, cache }: DecoderInputs, keepAll: boolean): Tensor[] {
     const length = 1 + positions.reduce((longest, p) => Math.max(longest, p), 0);
     const frequencies = ropeFrequencies(this.#rope, this.#headDim, this.#maxPositions, length);
-    const shared = { ...ropeAngles(frequencies, positions, ids.rows), mask: maskOf(null), cache };
+    const shared = { window: null, mask: maskOf(null), angles: ropeAngles(frequencies, positions, ids.rows), cache };
     let x = scaledLookup(this.embed_tokens, ids.values);
     x = reshape(x, [ids.rows, ids.columns, x.shape[1]!]);
-    const states = [];
-    for (const layer of this.layers) {
+    const states: Tensor[] = [];
+    this.layers.forEach((block, layer) => {
       if (keepAll) states.push(x);
-      x = layer.forward(x, shared);
-    }
+      x = block.forward(x, { ...shared, layer });
+    });
     return [...states, this.norm.forward(x)];
   }
 }

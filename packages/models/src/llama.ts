@@ -3,105 +3,120 @@ import {
   Linear,
   Module,
   RmsNorm,
-  TiedHead,
   type RopeParameters,
+  TiedHead,
   embedding,
   linear,
   rmsNorm,
   ropeAngles,
   ropeFrequencies,
 } from "@neolog/nn";
-import { type Tensor, add, attention, mul, reshape, rope, transpose } from "@neolog/tensor";
+import { type Tensor, add, mul, reshape } from "@neolog/tensor";
 import * as v from "valibot";
 import { CausalLM, type DecoderInputs } from "./causalLm.ts";
 import {
   COMMON_KEYS,
-  ModelConfigError,
+  type PARTIAL_ROPE_KEYS,
   type PretrainedConfig,
   ROPE_KEYS,
   activation,
   checkDivides,
   paddingIdxOf,
+  checkRotaryPairs,
   parseConfig,
   positive,
   ropeParametersOf,
   size,
 } from "./config.ts";
-import type { KvCache } from "./kvCache.ts";
+import { type BlockInputs, rotaryAttention, splitHeads } from "./rotaryAttention.ts";
 import type { TokenEmbedding, TokenHead } from "./tokenModules.ts";
 
-const schema = v.looseObject({
+/** What the config.json of Llama and of the families built like it have in common. */
+export const LLAMA_KEYS = {
   ...COMMON_KEYS,
   ...ROPE_KEYS,
   hidden_size: size,
   intermediate_size: size,
   num_hidden_layers: size,
   num_attention_heads: size,
-  num_key_value_heads: v.optional(size),
+  num_key_value_heads: v.nullish(size),
   head_dim: v.nullish(size),
   hidden_act: activation,
   rms_norm_eps: positive,
   max_position_embeddings: size,
-  attention_bias: v.optional(v.boolean(), false),
-  mlp_bias: v.optional(v.boolean(), false),
-  pretraining_tp: v.optional(v.literal(1)),
-});
-export type LlamaConfig = v.InferOutput<typeof schema>;
+};
+/** Their values; phi3 has partial rotary too. */
+type LlamaKeys = v.InferOutput<
+  v.ObjectSchema<Omit<typeof LLAMA_KEYS, keyof typeof ROPE_KEYS> & typeof PARTIAL_ROPE_KEYS, undefined>
+>;
 
-/** config.json, checked. Throws ModelConfigError. */
-function llamaConfig(config: PretrainedConfig, file: string): LlamaConfig {
-  const parsed = parseConfig(schema, config, file);
-  const { hidden_size, num_attention_heads, num_key_value_heads, head_dim } = parsed;
-  if (!head_dim) checkDivides(file, "num_attention_heads", num_attention_heads, "hidden_size", hidden_size);
-  if (num_key_value_heads) {
-    checkDivides(file, "num_key_value_heads", num_key_value_heads, "num_attention_heads", num_attention_heads);
-  }
-  if (headDimOf(parsed) % 2 !== 0) {
-    throw new ModelConfigError(file, "head_dim", `must be even for rotary positions, found ${headDimOf(parsed)}`);
-  }
-  return parsed;
+/** The same with every value worked out. */
+export interface LlamaConfig extends LlamaKeys {
+  readonly num_key_value_heads: number;
+  readonly head_dim: number;
+  readonly rope: RopeParameters;
+  /** Row of the table that padding looks up, or null. */
+  readonly padding_idx: number | null;
+  /** How many positions a query of each layer sees; null for all. */
+  readonly windows: readonly (number | null)[];
+  readonly qkv_bias: boolean;
+  readonly o_bias: boolean;
+  readonly mlp_bias: boolean;
 }
 
-/** Angles and mask that all layers share. */
-interface Shared {
-  readonly cos: Tensor;
-  readonly sin: Tensor;
-  readonly mask: Tensor;
-  readonly cache: KvCache | undefined;
+/** What a family says beside the keys that it shares with Llama; nothing of it by default. */
+export type LlamaChoices = Partial<Pick<LlamaConfig, "rope" | "windows" | "qkv_bias" | "o_bias" | "mlp_bias">>;
+
+/** Works out what the keys leave open and checks that they go together. Throws ModelConfigError. */
+export function llamaConfig(config: LlamaKeys, file: string, choices: LlamaChoices = {}): LlamaConfig {
+  const { hidden_size, num_attention_heads, num_hidden_layers } = config;
+  if (!config.head_dim) checkDivides(file, "num_attention_heads", num_attention_heads, "hidden_size", hidden_size);
+  const head_dim = config.head_dim ?? hidden_size / num_attention_heads;
+  const num_key_value_heads = config.num_key_value_heads ?? num_attention_heads;
+  checkDivides(file, "num_key_value_heads", num_key_value_heads, "num_attention_heads", num_attention_heads);
+  const rope = choices.rope ?? ropeParametersOf(config, file);
+  checkRotaryPairs(file, "head_dim", rope, head_dim);
+  return {
+    windows: Array.from({ length: num_hidden_layers }, () => null),
+    qkv_bias: false,
+    o_bias: false,
+    mlp_bias: false,
+    ...config,
+    ...choices,
+    num_key_value_heads,
+    head_dim,
+    rope,
+    padding_idx: paddingIdxOf(config, file),
+  };
 }
 
-/** Grouped-query attention with rotary positions. Ainslie et al. 2023, https://arxiv.org/abs/2305.13245 */
+type AttentionConfig = Pick<
+  LlamaConfig,
+  "hidden_size" | "num_attention_heads" | "num_key_value_heads" | "head_dim" | "qkv_bias" | "o_bias"
+>;
+
+/** Grouped-query attention with rotary positions. */
 export class LlamaAttention extends Module {
   readonly q_proj: Linear;
   readonly k_proj: Linear;
   readonly v_proj: Linear;
   readonly o_proj: Linear;
-  readonly #layer: number;
   readonly #headDim: number;
 
-  constructor(config: LlamaConfig, layer: number) {
+  constructor(config: AttentionConfig) {
     super();
-    const { hidden_size, num_attention_heads, attention_bias } = config;
-    const keyValueHeads = config.num_key_value_heads ?? num_attention_heads;
-    this.#layer = layer;
-    this.#headDim = headDimOf(config);
-    this.q_proj = linear(hidden_size, num_attention_heads * this.#headDim, attention_bias);
-    this.k_proj = linear(hidden_size, keyValueHeads * this.#headDim, attention_bias);
-    this.v_proj = linear(hidden_size, keyValueHeads * this.#headDim, attention_bias);
-    this.o_proj = linear(num_attention_heads * this.#headDim, hidden_size, attention_bias);
+    const { hidden_size, num_attention_heads, num_key_value_heads, head_dim, qkv_bias, o_bias } = config;
+    this.#headDim = head_dim;
+    this.q_proj = linear(hidden_size, num_attention_heads * head_dim, qkv_bias);
+    this.k_proj = linear(hidden_size, num_key_value_heads * head_dim, qkv_bias);
+    this.v_proj = linear(hidden_size, num_key_value_heads * head_dim, qkv_bias);
+    this.o_proj = linear(num_attention_heads * head_dim, hidden_size, o_bias);
   }
 
   /** x [B, T, hidden] → [B, T, hidden] */
-  forward(x: Tensor, { cos, sin, mask, cache }: Shared): Tensor {
-    const [B, T] = x.shape as [number, number];
-    const heads = (y: Tensor): Tensor =>
-      transpose(reshape(y, [B, T, -1, this.#headDim].with(2, y.shape[2]! / this.#headDim)), 1, 2);
-    const q = rope(heads(this.q_proj.forward(x)), cos, sin); // [B, H, T, D]
-    let key = rope(heads(this.k_proj.forward(x)), cos, sin); // [B, K, T, D]
-    let value = heads(this.v_proj.forward(x));
-    if (cache) ({ key, value } = cache.update(this.#layer, key, value)); // [B, K, S, D]
-    const y = transpose(attention(q, key, value, mask), 1, 2); // [B, T, H, D]
-    return this.o_proj.forward(reshape(y, [B, T, y.shape[2]! * this.#headDim]));
+  forward(x: Tensor, block: BlockInputs): Tensor {
+    const heads = (projection: Linear): Tensor => splitHeads(projection.forward(x), this.#headDim);
+    return this.o_proj.forward(rotaryAttention(heads(this.q_proj), heads(this.k_proj), heads(this.v_proj), block));
   }
 }
 
@@ -126,24 +141,31 @@ export class LlamaMlp extends Module {
   }
 }
 
+type Attention = Module & { forward(x: Tensor, block: BlockInputs): Tensor };
+type FeedForward = Module & { forward(x: Tensor): Tensor };
+
 /** Pre-norm block: x + attention(norm x), then + mlp(norm x). */
 export class LlamaDecoderLayer extends Module {
-  readonly self_attn: LlamaAttention;
-  readonly mlp: LlamaMlp;
+  readonly self_attn: Attention;
+  readonly mlp: FeedForward;
   readonly input_layernorm: RmsNorm;
   readonly post_attention_layernorm: RmsNorm;
 
-  constructor(config: LlamaConfig, layer: number) {
+  constructor(
+    config: LlamaConfig,
+    attention: Attention = new LlamaAttention(config),
+    mlp: FeedForward = new LlamaMlp(config),
+  ) {
     super();
-    this.self_attn = new LlamaAttention(config, layer);
-    this.mlp = new LlamaMlp(config);
+    this.self_attn = attention;
+    this.mlp = mlp;
     this.input_layernorm = rmsNorm(config.hidden_size, config.rms_norm_eps);
     this.post_attention_layernorm = rmsNorm(config.hidden_size, config.rms_norm_eps);
   }
 
   /** x [B, T, hidden] → [B, T, hidden] */
-  forward(x: Tensor, shared: Shared): Tensor {
-    const attended = add(x, this.self_attn.forward(this.input_layernorm.forward(x), shared));
+  forward(x: Tensor, block: BlockInputs): Tensor {
+    const attended = add(x, this.self_attn.forward(this.input_layernorm.forward(x), block));
     return add(attended, this.mlp.forward(this.post_attention_layernorm.forward(attended)));
   }
 }
@@ -153,45 +175,42 @@ export class LlamaModel extends Module {
   readonly embed_tokens: TokenEmbedding;
   readonly layers: readonly LlamaDecoderLayer[];
   readonly norm: RmsNorm;
-  readonly #rope: RopeParameters;
-  readonly #headDim: number;
-  readonly #maxPositions: number;
+  readonly #config: LlamaConfig;
 
-  constructor(config: LlamaConfig, file: string) {
+  constructor(config: LlamaConfig, layer: () => LlamaDecoderLayer) {
     super();
-    this.#rope = ropeParametersOf(config, file);
-    this.#headDim = headDimOf(config);
-    this.#maxPositions = config.max_position_embeddings;
-    this.embed_tokens = embedding(config.vocab_size, config.hidden_size, paddingIdxOf(config, file));
-    this.layers = Array.from({ length: config.num_hidden_layers }, (_, i) => new LlamaDecoderLayer(config, i));
+    this.#config = config;
+    this.embed_tokens = embedding(config.vocab_size, config.hidden_size, config.padding_idx);
+    this.layers = Array.from({ length: config.num_hidden_layers }, layer);
     this.norm = rmsNorm(config.hidden_size, config.rms_norm_eps);
   }
 
   /** → the input of every block and the normed output, each [B, T, hidden]; only the last one unless `keepAll`. */
   forward({ ids, positions, maskOf, cache }: DecoderInputs, keepAll: boolean): Tensor[] {
+    const { rope, head_dim, max_position_embeddings, windows } = this.#config;
     const length = 1 + positions.reduce((longest, p) => Math.max(longest, p), 0);
-    const frequencies = ropeFrequencies(this.#rope, this.#headDim, this.#maxPositions, length);
-    const shared = { ...ropeAngles(frequencies, positions, ids.rows), mask: maskOf(null), cache };
+    const frequencies = ropeFrequencies(rope, head_dim, max_position_embeddings, length);
+    const angles = ropeAngles(frequencies, positions, ids.rows);
     let x = this.embed_tokens.forward(ids.values);
     x = reshape(x, [ids.rows, ids.columns, x.shape[1]!]);
-    const states = [];
-    for (const layer of this.layers) {
+    const states: Tensor[] = [];
+    this.layers.forEach((block, layer) => {
       if (keepAll) states.push(x);
-      x = layer.forward(x, shared);
-    }
+      const window = windows[layer]!;
+      x = block.forward(x, { layer, window, mask: maskOf(window), angles, cache });
+    });
     return [...states, this.norm.forward(x)];
   }
 }
 
-/** Touvron et al. 2023, https://arxiv.org/abs/2302.13971; transformers' LlamaForCausalLM. */
-export class LlamaForCausalLM extends CausalLM {
+/** A decoder with Llama's skeleton; families give other blocks to it. */
+export abstract class LlamaLike extends CausalLM {
   readonly model: LlamaModel;
   readonly lm_head: TokenHead;
 
-  constructor(config: PretrainedConfig, file = "config.json") {
+  constructor(config: PretrainedConfig, parsed: LlamaConfig, layer = () => new LlamaDecoderLayer(parsed)) {
     super(config);
-    const parsed = llamaConfig(config, file);
-    this.model = new LlamaModel(parsed, file);
+    this.model = new LlamaModel(parsed, layer);
     this.lm_head = parsed.tie_word_embeddings
       ? new TiedHead(() => this.model.embed_tokens)
       : linear(parsed.hidden_size, parsed.vocab_size);
@@ -215,5 +234,18 @@ export class LlamaForCausalLM extends CausalLM {
   }
 }
 
-const headDimOf = ({ head_dim, hidden_size, num_attention_heads }: LlamaConfig): number =>
-  head_dim ?? hidden_size / num_attention_heads;
+const schema = v.looseObject({
+  ...LLAMA_KEYS,
+  attention_bias: v.optional(v.boolean(), false),
+  mlp_bias: v.optional(v.boolean(), false),
+  pretraining_tp: v.optional(v.literal(1)),
+});
+
+/** Touvron et al. 2023, https://arxiv.org/abs/2302.13971; transformers' LlamaForCausalLM. */
+export class LlamaForCausalLM extends LlamaLike {
+  constructor(config: PretrainedConfig, file = "config.json") {
+    const parsed = parseConfig(schema, config, file);
+    const { attention_bias, mlp_bias } = parsed;
+    super(config, llamaConfig(parsed, file, { qkv_bias: attention_bias, o_bias: attention_bias, mlp_bias }));
+  }
+}

@@ -22,6 +22,21 @@ export interface Architecture {
   readonly renamed?: (name: string) => string;
 }
 
+type ModelClass = new (config: PretrainedConfig, file: string) => PreTrainedModel;
+
+/** The row of a family with Llama's skeleton; `name` is how transformers spells it in its classes. */
+function llamaLike(model_type: string, name: string, Model: ModelClass): Architecture {
+  return {
+    create: (config, file) => new Model(config, file),
+    transformers: {
+      base_model_class: `${name}ForCausalLM`,
+      parent_library: `transformers.models.${model_type}.modeling_${model_type}`,
+    },
+    basePrefix: "model.",
+    ignored: /\.rotary_emb\.inv_freq$/,
+  };
+}
+
 /** One row per architecture, by `model_type`. */
 export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
   bert: {
@@ -69,12 +84,7 @@ export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
     basePrefix: "gpt_neox.",
     ignored: /\.attention\.((masked_)?bias|rotary_emb\.inv_freq)$/,
   },
-  llama: {
-    create: (config, file) => new LlamaForCausalLM(config, file),
-    transformers: { base_model_class: "LlamaForCausalLM", parent_library: "transformers.models.llama.modeling_llama" },
-    basePrefix: "model.",
-    ignored: /\.rotary_emb\.inv_freq$/,
-  },
+  llama: llamaLike("llama", "Llama", LlamaForCausalLM),
   opt: {
     create: (config, file) => new OptForCausalLM(config, file),
     transformers: { base_model_class: "OPTForCausalLM", parent_library: "transformers.models.opt.modeling_opt" },

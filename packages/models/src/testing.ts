@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { openFolder, openSafetensors, readJsonObject, toTypedArray } from "@neolog/checkpoint";
+import type { PretrainedConfig } from "./config.ts";
 
 const root = fileURLToPath(new URL("../../..", import.meta.url));
 
@@ -151,4 +152,16 @@ export const TINY_GEMMA3_TEXT = {
   query_pre_attn_scalar: 6,
   sliding_window: 3,
   sliding_window_pattern: 2,
+};
+
+/** A tiny config of every architecture: two layers, three positions in windows, a vocabulary of 23. */
+export const TINY: Readonly<Record<string, PretrainedConfig>> = {
+  bert: TINY_BERT,
+  gemma: TINY_GEMMA,
+  gemma2: TINY_GEMMA2,
+  gemma3_text: TINY_GEMMA3_TEXT,
+  gpt2: TINY_GPT2,
+  gpt_neox: TINY_GPT_NEOX,
+  llama: TINY_LLAMA,
+  opt: TINY_OPT,
 };
