@@ -7,6 +7,7 @@ import { Gemma3ForCausalLM } from "./gemma3_text.ts";
 import { Gpt2LMHeadModel } from "./gpt2.ts";
 import { GptNeoXForCausalLM } from "./gpt_neox.ts";
 import { LlamaForCausalLM } from "./llama.ts";
+import { MistralForCausalLM } from "./mistral.ts";
 import { OptForCausalLM } from "./opt.ts";
 import type { PreTrainedModel } from "./preTrainedModel.ts";
 
@@ -85,6 +86,7 @@ export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
     ignored: /\.attention\.((masked_)?bias|rotary_emb\.inv_freq)$/,
   },
   llama: llamaLike("llama", "Llama", LlamaForCausalLM),
+  mistral: llamaLike("mistral", "Mistral", MistralForCausalLM),
   opt: {
     create: (config, file) => new OptForCausalLM(config, file),
     transformers: { base_model_class: "OPTForCausalLM", parent_library: "transformers.models.opt.modeling_opt" },

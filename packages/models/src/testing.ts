@@ -163,5 +163,6 @@ export const TINY: Readonly<Record<string, PretrainedConfig>> = {
   gpt2: TINY_GPT2,
   gpt_neox: TINY_GPT_NEOX,
   llama: TINY_LLAMA,
+  mistral: { ...TINY_LLAMA, model_type: "mistral", sliding_window: 3 },
   opt: TINY_OPT,
 };
