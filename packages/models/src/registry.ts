@@ -10,6 +10,7 @@ import { LlamaForCausalLM } from "./llama.ts";
 import { MistralForCausalLM } from "./mistral.ts";
 import { OptForCausalLM } from "./opt.ts";
 import type { PreTrainedModel } from "./preTrainedModel.ts";
+import { Qwen2ForCausalLM } from "./qwen2.ts";
 
 export interface Architecture {
   readonly create: (config: PretrainedConfig, file: string) => PreTrainedModel;
@@ -92,6 +93,7 @@ export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
     transformers: { base_model_class: "OPTForCausalLM", parent_library: "transformers.models.opt.modeling_opt" },
     basePrefix: "model.",
   },
+  qwen2: llamaLike("qwen2", "Qwen2", Qwen2ForCausalLM),
 };
 
 /** The row of a model_type. Throws ModelConfigError that lists the known ones. */

@@ -165,4 +165,5 @@ export const TINY: Readonly<Record<string, PretrainedConfig>> = {
   llama: TINY_LLAMA,
   mistral: { ...TINY_LLAMA, model_type: "mistral", sliding_window: 3 },
   opt: TINY_OPT,
+  qwen2: { ...TINY_LLAMA, model_type: "qwen2", use_sliding_window: true, max_window_layers: 1, sliding_window: 3 },
 };
