@@ -11,6 +11,7 @@ import { MistralForCausalLM } from "./mistral.ts";
 import { OptForCausalLM } from "./opt.ts";
 import type { PreTrainedModel } from "./preTrainedModel.ts";
 import { Qwen2ForCausalLM } from "./qwen2.ts";
+import { Qwen3ForCausalLM } from "./qwen3.ts";
 
 export interface Architecture {
   readonly create: (config: PretrainedConfig, file: string) => PreTrainedModel;
@@ -94,6 +95,7 @@ export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
     basePrefix: "model.",
   },
   qwen2: llamaLike("qwen2", "Qwen2", Qwen2ForCausalLM),
+  qwen3: llamaLike("qwen3", "Qwen3", Qwen3ForCausalLM),
 };
 
 /** The row of a model_type. Throws ModelConfigError that lists the known ones. */

@@ -166,4 +166,11 @@ export const TINY: Readonly<Record<string, PretrainedConfig>> = {
   mistral: { ...TINY_LLAMA, model_type: "mistral", sliding_window: 3 },
   opt: TINY_OPT,
   qwen2: { ...TINY_LLAMA, model_type: "qwen2", use_sliding_window: true, max_window_layers: 1, sliding_window: 3 },
+  qwen3: {
+    ...TINY_LLAMA,
+    model_type: "qwen3",
+    use_sliding_window: true,
+    sliding_window: 3,
+    layer_types: ["sliding_attention", "full_attention"],
+  },
 };
