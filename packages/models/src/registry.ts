@@ -9,6 +9,7 @@ import { GptNeoXForCausalLM } from "./gpt_neox.ts";
 import { LlamaForCausalLM } from "./llama.ts";
 import { MistralForCausalLM } from "./mistral.ts";
 import { OptForCausalLM } from "./opt.ts";
+import { Phi3ForCausalLM } from "./phi3.ts";
 import type { PreTrainedModel } from "./preTrainedModel.ts";
 import { Qwen2ForCausalLM } from "./qwen2.ts";
 import { Qwen3ForCausalLM } from "./qwen3.ts";
@@ -94,6 +95,7 @@ export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
     transformers: { base_model_class: "OPTForCausalLM", parent_library: "transformers.models.opt.modeling_opt" },
     basePrefix: "model.",
   },
+  phi3: llamaLike("phi3", "Phi3", Phi3ForCausalLM),
   qwen2: llamaLike("qwen2", "Qwen2", Qwen2ForCausalLM),
   qwen3: llamaLike("qwen3", "Qwen3", Qwen3ForCausalLM),
 };
