@@ -183,6 +183,8 @@ describe.each(decoders)("%s", (type) => {
   });
 });
 
+const LONGROPE = { type: "longrope", short_factor: [1.5], long_factor: [4] };
+
 describe("configs that we cannot honour are refused", () => {
   test.each<[object, string]>([
     [{ ...TINY_LLAMA, hidden_act: "snake" }, '"hidden_act": must be ("gelu" |'],
@@ -259,6 +261,39 @@ describe("configs that we cannot honour are refused", () => {
     [{ ...TINY_OPT, ffn_dim: undefined }, '"ffn_dim": must be set, found none'],
     [{ ...TINY_OPT, pad_token_id: 23 }, '"pad_token_id": must be below vocab_size (23), found 23'],
     [{ ...TINY_OPT, do_layer_norm_before: "no" }, '"do_layer_norm_before": must be boolean, found "no"'],
+    [{ ...TINY["mistral"], sliding_window: undefined }, '"sliding_window": must be set, found none'],
+    [{ ...TINY["mistral"], num_key_value_heads: undefined }, '"num_key_value_heads": must be set, found none'],
+    [{ ...TINY["mistral"], sliding_window: 0 }, '"sliding_window": must be >=1, found 0'],
+    [
+      { ...TINY["mistral"], layer_types: ["sliding_attention", "full_attention"] },
+      '"layer_types": must say the same of every layer as "sliding_window" (3): here layers are alike',
+    ],
+    [
+      { ...TINY["qwen3"], layer_types: ["sliding_attention", "chunked_attention"] },
+      '"layer_types.1": must be ("full_attention" | "sliding_attention"), found "chunked_attention"',
+    ],
+    [{ ...TINY["qwen2"], num_key_value_heads: undefined }, '"num_key_value_heads": must be set, found none'],
+    [
+      { ...TINY["qwen2"], max_window_layers: undefined },
+      '"max_window_layers": must be set with "use_sliding_window", found none',
+    ],
+    [
+      { ...TINY["qwen2"], sliding_window: undefined },
+      '"sliding_window": must be set for layer 1, which has a window, found none',
+    ],
+    [{ ...TINY["qwen3"], head_dim: undefined }, '"head_dim": must be set, found none'],
+    [
+      { ...TINY["phi3"], rope_scaling: { type: "linear", factor: 2 } },
+      '"rope_type": must be "default" or "longrope" for phi3, found "linear"',
+    ],
+    [
+      { ...TINY["phi3"], rope_scaling: { type: "su", short_factor: [1], long_factor: [2] } },
+      '"rope_scaling.original_max_position_embeddings": must be set for rope_type "longrope", found none',
+    ],
+    [
+      { ...TINY["phi3"], rope_scaling: LONGROPE, original_max_position_embeddings: 8, partial_rotary_factor: 1 },
+      '"short_factor": must have one factor for each of the 2 pairs that turn, found 1',
+    ],
     [{ ...TINY_GPT2, n_head: 5 }, '"n_head": must divide n_embd (12), found 5'],
     [{ ...TINY_GPT2, add_cross_attention: true }, '"add_cross_attention": must be false, found true'],
   ])("%j", (config, message) => {
@@ -279,4 +314,31 @@ test("gpt2: a layer's scale follows its index where the config says so", () => {
   expect(logits({ scale_attn_by_inverse_layer_idx: true, n_layer: 1 })).toEqual(logits({ n_layer: 1 }));
   expect(logits({ scale_attn_by_inverse_layer_idx: true })).not.toEqual(logits({}));
   expect(logits({ scale_attn_weights: false })).not.toEqual(logits({}));
+});
+
+describe("phi3 with longrope", () => {
+  const config = { ...TINY["phi3"]!, rope_scaling: LONGROPE, original_max_position_embeddings: 4 };
+  const logits = (changes: object, columns: number): number[] => {
+    const input_ids = [Array.from({ length: columns }, (_, i) => i)];
+    return [
+      ...fromConfig({ ...config, ...changes }, { seed: 2, std: 0.5 })
+        .forward({ input_ids })
+        .logits.dataSync(),
+    ];
+  };
+
+  test("takes the short factors up to the original length and the long ones beyond", () => {
+    const other = { rope_scaling: { ...LONGROPE, long_factor: [7] } };
+    expect(logits({}, 4)).toEqual(logits(other, 4));
+    expect(logits({}, 5)).not.toEqual(logits(other, 5));
+    const short = { rope_scaling: { ...LONGROPE, short_factor: [7] } };
+    expect(logits({}, 4)).not.toEqual(logits(short, 4));
+    expect(logits({}, 5)).toEqual(logits(short, 5));
+  });
+
+  test.each(["su", "yarn"])("is what phi3 calls %s", (type) => {
+    expect(logits({ rope_scaling: { ...LONGROPE, type } }, 5)).toEqual(logits({}, 5));
+    const rope_parameters = { ...LONGROPE, type: undefined, rope_type: type, original_max_position_embeddings: 4 };
+    expect(logits({ rope_scaling: undefined, rope_parameters }, 5)).toEqual(logits({}, 5));
+  });
 });
