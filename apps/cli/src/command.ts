@@ -10,7 +10,11 @@ export function command(name: string, description: string, examples: readonly st
     .addHelpText("after", `\nExamples:\n${examples.map((line) => `  $ neolog ${line}`).join("\n")}`);
 }
 
-export const MODEL = ["--model <dir>", "folder of the model: config.json, model.safetensors, tokenizer.json"] as const;
+export const MODEL = [
+  "--model <dir>",
+  "folder of the model: config.json, model.safetensors, tokenizer.json; or org/name of the Hugging Face Hub",
+] as const;
+export const REVISION = ["--revision <name>", "branch, tag or commit of a model of the Hub (main)"] as const;
 export const ADAPTER = ["--adapter <dir>", "folder of an adapter that neolog or PEFT wrote"] as const;
 export const DATA = ["--data <file.jsonl>", "rows of text, prompt and completion, messages, or input_ids"] as const;
 export const BACKEND = [

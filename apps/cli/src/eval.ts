@@ -1,6 +1,6 @@
 import { Scope, untracked } from "@neolog/tensor";
 import { backendInfo } from "./backend.ts";
-import { ADAPTER, BACKEND, DATA, MODEL, command, positiveInteger } from "./command.ts";
+import { ADAPTER, BACKEND, DATA, MODEL, REVISION, command, positiveInteger } from "./command.ts";
 import { readExamples } from "./data.ts";
 import { type Example, collate } from "./example.ts";
 import { type Io, breathe } from "./io.ts";
@@ -15,6 +15,7 @@ export const evalCommand = (io: Io) =>
     "eval --model ./llama --adapter ./my-adapter --data held-out.jsonl --json",
   ])
     .requiredOption(...MODEL)
+    .option(...REVISION)
     .option(...ADAPTER)
     .requiredOption(...DATA)
     .option("--batch-size <n>", "rows per forward pass", positiveInteger, 8)

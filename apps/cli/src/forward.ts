@@ -1,7 +1,7 @@
 import { type StoredTensor, fromTensor, writeSafetensors } from "@neolog/checkpoint";
 import { Scope, untracked } from "@neolog/tensor";
 import { backendInfo } from "./backend.ts";
-import { ADAPTER, BACKEND, MODEL, command } from "./command.ts";
+import { ADAPTER, BACKEND, MODEL, REVISION, command } from "./command.ts";
 import { readInputs } from "./inputs.ts";
 import { type Io, breathe } from "./io.ts";
 import { loadModel } from "./load.ts";
@@ -16,6 +16,7 @@ export const forwardCommand = (io: Io) =>
     "forward --model ./llama --adapter ./my-adapter --input inputs.json --out logits.safetensors --json",
   ])
     .requiredOption(...MODEL)
+    .option(...REVISION)
     .option(...ADAPTER)
     .requiredOption(
       "--input <inputs.json>",

@@ -1,5 +1,14 @@
 import { backendInfo } from "./backend.ts";
-import { ADAPTER, BACKEND, MODEL, command, nonNegative, nonNegativeInteger, positiveInteger } from "./command.ts";
+import {
+  ADAPTER,
+  BACKEND,
+  MODEL,
+  REVISION,
+  command,
+  nonNegative,
+  nonNegativeInteger,
+  positiveInteger,
+} from "./command.ts";
 import { CliError } from "./errors.ts";
 import { type Io, breathe } from "./io.ts";
 import { loadModel, needTokenizer } from "./load.ts";
@@ -12,6 +21,7 @@ export const generateCommand = (io: Io) =>
     'generate --model ./llama --adapter ./my-adapter --prompt "The <wug>" --temperature 0.8 --seed 7',
   ])
     .requiredOption(...MODEL)
+    .option(...REVISION)
     .option(...ADAPTER)
     .requiredOption("--prompt <text>", "text to continue")
     .option("--max-new-tokens <n>", "tokens to add at most", positiveInteger, 50)

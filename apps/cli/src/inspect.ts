@@ -14,6 +14,7 @@ import type { Tokenizer } from "@neolog/models";
 import { formatShape } from "@neolog/tensor";
 import { command } from "./command.ts";
 import { CliError } from "./errors.ts";
+import { modelFolder } from "./hub.ts";
 import type { Io } from "./io.ts";
 import { tokenizerOf } from "./load.ts";
 import { Output } from "./output.ts";
@@ -28,7 +29,7 @@ export const inspectCommand = (io: Io) =>
     .argument("<dir>", "folder of a model or an adapter")
     .action(async (dir, flags) => {
       const output = new Output(io, flags);
-      const folder = await openFolder(await resolveModelFolder(dir));
+      const folder = await openFolder(await modelFolder(dir, output));
       if (await folder.has("adapter_config.json")) await inspectAdapter(folder, output);
       else if (await folder.has("config.json")) await inspectModel(folder, output);
       else

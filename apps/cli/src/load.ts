@@ -1,14 +1,17 @@
-import { openFolder, resolveModelFolder } from "@neolog/checkpoint";
+import { openFolder } from "@neolog/checkpoint";
 import { AutoModelForCausalLM, AutoTokenizer, type CausalLM, type Tokenizer } from "@neolog/models";
 import { ConfigError, PeftModel, TargetError } from "@neolog/peft-tokens";
 import { chooseBackend } from "./backend.ts";
 import { CliError } from "./errors.ts";
+import { modelFolder } from "./hub.ts";
+import { breathe } from "./io.ts";
 import type { Output } from "./output.ts";
 
 export interface ModelFlags {
   readonly model: string;
   readonly adapter?: string | undefined;
   readonly backend?: string | undefined;
+  readonly revision?: string | undefined;
 }
 
 /** A model ready to run. */
@@ -25,8 +28,9 @@ export interface Loaded {
 export async function loadModel(flags: ModelFlags, output: Output): Promise<Loaded> {
   await chooseBackend(flags.backend);
   if (flags.adapter !== undefined) await openFolder(flags.adapter);
-  const base = await loadBase(flags.model, output);
-  if (flags.adapter === undefined) return { model: base, base, peft: null, tokenizer: await tokenizerOf(flags.model) };
+  const folder = await modelFolder(flags.model, output, flags.revision);
+  const base = await loadBase(folder, output);
+  if (flags.adapter === undefined) return { model: base, base, peft: null, tokenizer: await tokenizerOf(folder) };
   const own = await tokenizerOf(flags.adapter);
   if (own && own.vocabSize > base.config.vocab_size) base.resizeTokenEmbeddings(own.vocabSize);
   const peft = await PeftModel.fromPretrained(base, flags.adapter, {
@@ -35,7 +39,7 @@ export async function loadModel(flags: ModelFlags, output: Output): Promise<Load
     const isConfig = error instanceof ConfigError || error instanceof TargetError;
     throw isConfig ? new CliError(`${flags.adapter}/adapter_config.json: ${error.message}`) : error;
   });
-  return { model: peft, base, peft, tokenizer: own ?? (await tokenizerOf(flags.model)) };
+  return { model: peft, base, peft, tokenizer: own ?? (await tokenizerOf(folder)) };
 }
 
 /** The model alone, with a progress bar while its tensors are read. */
@@ -43,9 +47,10 @@ export async function loadBase(dir: string, output: Output): Promise<CausalLM> {
   let progress: ReturnType<Output["progress"]> | undefined;
   try {
     return await AutoModelForCausalLM.fromPretrained(dir, {
-      onProgress(done, total) {
-        progress ??= output.progress("loading", total);
-        progress.update(done);
+      onProgress(_done, _total, bytes, totalBytes) {
+        progress ??= output.progress("loading", totalBytes, "bytes");
+        progress.update(bytes);
+        return breathe();
       },
     });
   } finally {
@@ -53,10 +58,9 @@ export async function loadBase(dir: string, output: Output): Promise<CausalLM> {
   }
 }
 
-/** The tokenizer of a folder or a cached model, or null where it has none. */
+/** The tokenizer of a folder, or null where it has none. */
 export async function tokenizerOf(dir: string): Promise<Tokenizer | null> {
-  const folder = await openFolder(await resolveModelFolder(dir));
-  return (await folder.has("tokenizer.json")) ? AutoTokenizer.fromPretrained(folder.name) : null;
+  return (await (await openFolder(dir)).has("tokenizer.json")) ? AutoTokenizer.fromPretrained(dir) : null;
 }
 
 /** The tokenizer, for commands that read or write text. */

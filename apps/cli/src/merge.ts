@@ -1,5 +1,5 @@
 import { readdir } from "node:fs/promises";
-import { ADAPTER, MODEL, command } from "./command.ts";
+import { ADAPTER, MODEL, REVISION, command } from "./command.ts";
 import type { Io } from "./io.ts";
 import { loadModel } from "./load.ts";
 import { Output } from "./output.ts";
@@ -13,6 +13,7 @@ export const mergeCommand = (io: Io) =>
     "merge --model ./llama --adapter ./my-adapter --out ./llama-merged --safe-merge",
   ])
     .requiredOption(...MODEL)
+    .option(...REVISION)
     .requiredOption(...ADAPTER)
     .requiredOption("--out <dir>", "folder for the merged model and its tokenizer")
     .option("--safe-merge", "refuse rows that hold NaN or infinity")

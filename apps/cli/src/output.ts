@@ -47,8 +47,8 @@ export class Output {
   }
 
   /** A progress bar on a terminal, a line now and then elsewhere, nothing with --quiet. */
-  progress(label: string, total: number): Progress {
-    return this.#quiet ? silentProgress : progressBar(this.io, label, total);
+  progress(label: string, total: number, unit: "count" | "bytes" = "count"): Progress {
+    return this.#quiet ? silentProgress : progressBar(this.io, label, total, unit);
   }
 
   get #talk() {

@@ -1,5 +1,6 @@
 import cliProgress from "cli-progress";
 import { type Io, widthOf } from "./io.ts";
+import { bytes } from "./text.ts";
 
 export interface Progress {
   /** `done` of the total, and what to show beside it. */
@@ -13,13 +14,14 @@ export const silentProgress: Progress = { update: () => undefined, stop: () => u
  * A bar that redraws itself on a terminal; where stderr is a file or a pipe, a plain line each
  * tenth of the way, once a second has passed.
  */
-export function progressBar(io: Io, label: string, total: number): Progress {
-  return io.stderr.isTTY ? terminalBar(io, label, total) : plainLines(io, label, total);
+export function progressBar(io: Io, label: string, total: number, unit: "count" | "bytes" = "count"): Progress {
+  const shown = unit === "bytes" ? bytes : String;
+  return io.stderr.isTTY ? terminalBar(io, label, total, shown) : plainLines(io, label, total, shown);
 }
 
-function terminalBar(io: Io, label: string, total: number): Progress {
+function terminalBar(io: Io, label: string, total: number, shown: (amount: number) => string): Progress {
   const bar = new cliProgress.SingleBar({
-    format: `${label} {bar} {value}/{total}  {detail}`,
+    format: `${label} {bar} {done}/${shown(total)}  {detail}`,
     barsize: Math.max(10, Math.min(40, widthOf(io.stderr) - label.length - 40)),
     stream: io.stderr as NodeJS.WriteStream,
     hideCursor: true,
@@ -28,21 +30,24 @@ function terminalBar(io: Io, label: string, total: number): Progress {
     barIncompleteChar: "╌",
     gracefulExit: false,
   });
-  bar.start(total, 0, { detail: "" });
-  return { update: (done, detail = "") => bar.update(done, { detail }), stop: () => bar.stop() };
+  bar.start(total, 0, { done: shown(0), detail: "" });
+  return {
+    update: (done, detail = "") => bar.update(done, { done: shown(done), detail }),
+    stop: () => bar.stop(),
+  };
 }
 
 const PATIENCE_MS = 1000;
 
-function plainLines(io: Io, label: string, total: number): Progress {
+function plainLines(io: Io, label: string, total: number, shown: (amount: number) => string): Progress {
   const started = performance.now();
-  let shown = 0;
+  let last = 0;
   return {
     update(done, detail = "") {
       const tenth = Math.floor((10 * done) / total);
-      if (tenth === shown || performance.now() - started < PATIENCE_MS) return;
-      shown = tenth;
-      io.stderr.write(`${label} ${done}/${total}${detail ? `  ${detail}` : ""}\n`);
+      if (tenth === last || performance.now() - started < PATIENCE_MS) return;
+      last = tenth;
+      io.stderr.write(`${label} ${shown(done)}/${shown(total)}${detail ? `  ${detail}` : ""}\n`);
     },
     stop: () => undefined,
   };

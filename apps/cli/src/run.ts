@@ -1,5 +1,6 @@
 import { Command } from "@commander-js/extra-typings";
 import { demoCommand } from "./demo.ts";
+import { downloadCommand } from "./download.ts";
 import { DONE, oneLine, report } from "./errors.ts";
 import { evalCommand } from "./eval.ts";
 import { forwardCommand } from "./forward.ts";
@@ -17,6 +18,7 @@ const COMMANDS = [
   generateCommand,
   mergeCommand,
   inspectCommand,
+  downloadCommand,
 ] as const;
 
 /** Runs one command line, without the program's name. → 0 done, 1 failed, 2 wrong usage. */

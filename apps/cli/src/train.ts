@@ -11,6 +11,7 @@ import {
   BACKEND,
   DATA,
   MODEL,
+  REVISION,
   command,
   idList,
   nonNegative,
@@ -24,6 +25,7 @@ import { CliError, UsageError } from "./errors.ts";
 import type { Example } from "./example.ts";
 import { FineTuning, type Recipe } from "./fineTune.ts";
 import { type Io, breathe } from "./io.ts";
+import { modelFolder } from "./hub.ts";
 import { loadBase, tokenizerOf } from "./load.ts";
 import { Output } from "./output.ts";
 import { checkTarget, publish } from "./publish.ts";
@@ -54,6 +56,7 @@ const trainOptions = () =>
     'train --model ./llama --data stories.jsonl --tokens "<wug>" --out ./wug --resume ./wug',
   ])
     .requiredOption(...MODEL)
+    .option(...REVISION)
     .requiredOption(...DATA)
     .addOption(
       new Option(
@@ -104,8 +107,9 @@ export const trainCommand = (io: Io) =>
     const saved = flags.resume === undefined ? null : await readRunState(flags.resume);
     await chooseBackend(flags.backend);
 
-    const base = await loadBase(flags.model, output);
-    const { tokenizer, ids, added } = await chooseRows(flags, base);
+    const folder = await modelFolder(flags.model, output, flags.revision);
+    const base = await loadBase(folder, output);
+    const { tokenizer, ids, added } = await chooseRows(flags, base, folder);
     const maxLength = flags.maxLength ?? saved?.state.max_length ?? null;
     const examples = await readExamples(flags.data, {
       tokenizer,
@@ -171,8 +175,8 @@ interface Rows {
 }
 
 /** The ids to train. New tokens go into the tokenizer, and the table grows where it has no rows for them. */
-async function chooseRows({ model, tokens, tokenIndices }: TrainFlags, base: CausalLM): Promise<Rows> {
-  const tokenizer = await tokenizerOf(model);
+async function chooseRows({ model, tokens, tokenIndices }: TrainFlags, base: CausalLM, folder: string): Promise<Rows> {
+  const tokenizer = await tokenizerOf(folder);
   if (!tokens) {
     const { vocab_size } = base.config;
     const outside = tokenIndices!.find((id) => id >= vocab_size);

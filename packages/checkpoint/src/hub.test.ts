@@ -60,8 +60,17 @@ describe("resolveModelFolder", () => {
     const snapshot = join(root, "models--openai--gpt2", "snapshots", "main");
     await expect(resolveModelFolder("openai/gpt2")).rejects.toMatchObject({
       code: "NOT_FOUND",
-      message: `openai/gpt2: must be a folder or a model in the Hugging Face cache, found nothing at openai/gpt2 or ${snapshot}`,
+      message: `openai/gpt2: must be a folder or a model in the Hugging Face cache, found nothing at openai/gpt2 or ${snapshot}; "neolog download openai/gpt2" fetches it`,
     });
-    await expect(resolveModelFolder("./no/such/folder")).rejects.toThrow("found nothing at ./no/such/folder");
+    await expect(resolveModelFolder("./no/such/folder")).rejects.toThrow(/found nothing at \.\/no\/such\/folder$/);
   });
+
+  test.each(["../../refs", "..", "", "a/../../../b"])(
+    "does not leave the repository for revision %j",
+    async (revision) => {
+      vi.stubEnv("HF_HUB_CACHE", root);
+      await cached(root);
+      await expect(resolveModelFolder("openai/gpt2", { revision })).rejects.toMatchObject({ code: "NOT_FOUND" });
+    },
+  );
 });

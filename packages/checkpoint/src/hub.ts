@@ -1,14 +1,22 @@
 import { CheckpointError } from "./errors.ts";
 
 /** `name` or `organisation/name`, as the Hub allows them. */
-const REPOSITORY = /^\w[\w.-]*(?:\/\w[\w.-]*)?$/;
+export const isRepository = (name: string): boolean => /^\w[\w.-]*(?:\/\w[\w.-]*)?$/.test(name);
+
+export interface RevisionOptions {
+  /** A branch, a tag or a commit of a model in the Hugging Face cache; "main" by default. */
+  readonly revision?: string | undefined;
+}
 
 /**
  * The folder of a model: a path or URL as it is, or the snapshot of `org/name` in the local Hugging Face cache (HF_HUB_CACHE,
- * HUGGINGFACE_HUB_CACHE, HF_HOME, XDG_CACHE_HOME, ~/.cache). `revision` is a branch, a tag or a commit. Nothing is downloaded.
- * Throws CheckpointError NOT_FOUND that says where it looked.
+ * HUGGINGFACE_HUB_CACHE, HF_HOME, XDG_CACHE_HOME, ~/.cache). Nothing is downloaded. Throws CheckpointError NOT_FOUND that says
+ * where it looked.
  */
-export async function resolveModelFolder(dirOrRepo: string, { revision = "main" } = {}): Promise<string> {
+export async function resolveModelFolder(
+  dirOrRepo: string,
+  { revision = "main" }: RevisionOptions = {},
+): Promise<string> {
   if (/^https?:\/\//.test(dirOrRepo) || typeof process === "undefined") return dirOrRepo;
   const { readFile, stat } = await import("node:fs/promises");
   const path = await import("node:path");
@@ -20,24 +28,30 @@ export async function resolveModelFolder(dirOrRepo: string, { revision = "main" 
 
   if (await exists(dirOrRepo)) return dirOrRepo;
   const looked = [dirOrRepo];
-  if (REPOSITORY.test(dirOrRepo)) {
-    const repository = path.join(await cacheFolder(), `models--${dirOrRepo.replace("/", "--")}`);
-    const commit = await readFile(path.join(repository, "refs", revision), "utf8").catch(() => revision);
+  if (isRepository(dirOrRepo)) {
+    const repository = await cachedRepository(dirOrRepo);
+    const inside = (part: string): boolean => part !== "" && !/(?:^|[/\\])\.\.?(?:$|[/\\])/.test(part);
+    const commit = inside(revision)
+      ? await readFile(path.join(repository, "refs", revision), "utf8").catch(() => revision)
+      : "";
     const snapshot = path.join(repository, "snapshots", commit.trim());
-    if (await exists(snapshot)) return snapshot;
+    if (inside(commit) && (await exists(snapshot))) return snapshot;
     looked.push(snapshot);
   }
   throw new CheckpointError(
     "NOT_FOUND",
-    `${dirOrRepo}: must be a folder or a model in the Hugging Face cache, found nothing at ${looked.join(" or ")}`,
+    `${dirOrRepo}: must be a folder or a model in the Hugging Face cache, found nothing at ${looked.join(" or ")}` +
+      (looked.length > 1 ? `; "neolog download ${dirOrRepo}" fetches it` : ""),
     { looked, revision },
   );
 }
 
-async function cacheFolder(): Promise<string> {
+/** Where the cache keeps `org/name`: a folder with blobs, refs and snapshots, which need not exist. */
+export async function cachedRepository(name: string): Promise<string> {
   const { homedir } = await import("node:os");
   const path = await import("node:path");
   const { HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, HF_HOME, XDG_CACHE_HOME } = process.env;
   const home = HF_HOME ?? path.join(XDG_CACHE_HOME ?? path.join(homedir(), ".cache"), "huggingface");
-  return HF_HUB_CACHE ?? HUGGINGFACE_HUB_CACHE ?? path.join(home, "hub");
+  const hub = HF_HUB_CACHE ?? HUGGINGFACE_HUB_CACHE ?? path.join(home, "hub");
+  return path.join(hub, `models--${name.replace("/", "--")}`);
 }

@@ -2,6 +2,7 @@ import {
   type Checkpoint,
   CheckpointError,
   type Folder,
+  type RevisionOptions,
   openCheckpoint,
   openFolder,
   readJsonObject,
@@ -15,11 +16,11 @@ import { type PretrainedConfig, parseGenerationConfig } from "./config.ts";
 import type { PreTrainedModel } from "./preTrainedModel.ts";
 import { type Architecture, architectureOf } from "./registry.ts";
 
-export interface FromPretrainedOptions {
+export interface FromPretrainedOptions extends RevisionOptions {
   /** Convert all weights to this dtype; as stored when absent. */
   readonly dtype?: DType | undefined;
-  /** Called after each tensor that was read, with tensors and with bytes of the checkpoint. */
-  readonly onProgress?: ((done: number, total: number, bytes: number, totalBytes: number) => void) | undefined;
+  /** Called, and awaited, after each tensor that was read, with tensors and with bytes of the checkpoint. */
+  readonly onProgress?: ((done: number, total: number, bytes: number, totalBytes: number) => unknown) | undefined;
 }
 
 /**
@@ -32,7 +33,7 @@ export async function fromPretrained<M extends PreTrainedModel>(
   options: FromPretrainedOptions,
   accept: (model: PreTrainedModel, file: string) => M,
 ): Promise<M> {
-  const folder = await openFolder(await resolveModelFolder(dirOrRepo));
+  const folder = await openFolder(await resolveModelFolder(dirOrRepo, options));
   const config = (await readJsonObject(folder, "config.json")) as PretrainedConfig;
   const file = `${folder.name}/config.json`;
   const architecture = architectureOf(config, file);
@@ -71,7 +72,7 @@ async function loadWeights(
     for (const [key, name] of names) {
       state.set(key, persist(await readTensor(checkpoint, name, { dtype })));
       bytes += sizeOf(name);
-      onProgress?.(state.size, names.size, bytes, totalBytes);
+      await onProgress?.(state.size, names.size, bytes, totalBytes);
     }
     adoptStateDict(model, state);
   } catch (error) {

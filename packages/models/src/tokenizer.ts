@@ -1,4 +1,12 @@
-import { CheckpointError, openFolder, parseJson, readText, resolveModelFolder, writeFolder } from "@neolog/checkpoint";
+import {
+  CheckpointError,
+  type RevisionOptions,
+  openFolder,
+  parseJson,
+  readText,
+  resolveModelFolder,
+  writeFolder,
+} from "@neolog/checkpoint";
 import { Tokenizer as Encoder } from "@huggingface/tokenizers";
 import { type ChatMessage, type ChatTemplateOptions, renderChat } from "./chatTemplate.ts";
 import { type AddedTokenSpec, addTokens } from "./tokenizerFiles.ts";
@@ -156,8 +164,8 @@ function decodingAsWritten(encoder: Encoder): Encoder {
 
 /** Reads tokenizer.json, tokenizer_config.json and chat_template.jinja of a folder or a cached model. */
 export const AutoTokenizer = {
-  async fromPretrained(dirOrRepo: string): Promise<Tokenizer> {
-    const folder = await openFolder(await resolveModelFolder(dirOrRepo));
+  async fromPretrained(dirOrRepo: string, options: RevisionOptions = {}): Promise<Tokenizer> {
+    const folder = await openFolder(await resolveModelFolder(dirOrRepo, options));
     if (!(await folder.has("tokenizer.json"))) {
       throw new CheckpointError("NOT_FOUND", `${folder.name}: must hold tokenizer.json, found none`, {
         folder: folder.name,
