@@ -40,6 +40,12 @@ export async function serve(hello: Hello, prepare: Prepare): Promise<void> {
   process.exit(0);
 }
 
+/** Says that a package is not installed, and ends. */
+export function sayMissing(what: string): never {
+  say({ missing: what });
+  process.exit(0);
+}
+
 /** Nanoseconds of a call: the mean over at least one call and at least `ms` milliseconds. */
 async function meanTime(prepared: Prepared, ms: number): Promise<number> {
   const start = performance.now();
