@@ -129,10 +129,11 @@ const ATTENTION: CaseMaker = fc
         drawn([B, K, S, 2], smooth),
         broadcastable([B, K * G, T, S]).chain((shape) => drawn(shape, fc.integer({ min: 0, max: 1 }), "int32")),
         fc.constantFrom(null, 1.5),
+        fc.option(broadcastable([B, K * G, T, S]).chain((shape) => drawn(shape, smooth))),
       )
-      .map(([q, k, v, mask, softcap]) => ({
-        inputs: [q, k, v],
-        f: (...[a, b, c]) => attention(a!, b!, c!, mask.on(a!.backend), { scale: 0.7, softcap }),
+      .map(([q, k, v, mask, softcap, bias]) => ({
+        inputs: [q, k, v, ...(bias ? [bias] : [])],
+        f: (...[a, b, c, d]) => attention(a!, b!, c!, mask.on(a!.backend), { scale: 0.7, softcap, bias: d ?? null }),
       })),
   );
 

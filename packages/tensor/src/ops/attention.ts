@@ -4,7 +4,7 @@ import { type GradientAttrs, fused, fusedGradient } from "../op.ts";
 import type { Tensor } from "../tensor.ts";
 import { matmul } from "./matmul.ts";
 import { cast, cat, reshape, slice, transpose } from "./movement.ts";
-import { div, mul, notEqual, square, sub, tanh, where } from "./pointwise.ts";
+import { add, div, mul, notEqual, square, sub, tanh, where } from "./pointwise.ts";
 import { sum } from "./reduce.ts";
 import { softmax } from "./softmax.ts";
 
@@ -16,11 +16,14 @@ export interface AttentionOptions {
   readonly scale?: number;
   /** Scores become softcap·tanh(score / softcap). */
   readonly softcap?: number | null;
+  /** Added to the scores before the mask; broadcasts to [B, H, T, S], and gets a gradient. */
+  readonly bias?: Tensor | null;
 }
 
 /**
  * softmax(q·kᵀ·scale, masked)·v. q [B, H, T, D], k [B, K, S, D], v [B, K, S, E] with H a multiple of K (grouped queries);
- * mask broadcasts to [B, H, T, S], nonzero where a query may attend. → [B, H, T, E].
+ * mask broadcasts to [B, H, T, S], nonzero where a query may attend. → [B, H, T, E]. With a bias it is the composite on every
+ * backend: no one-pass kernel, all scores in memory at once, and K1 alone where a cache changes S.
  * Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; Ainslie et al. 2023, https://arxiv.org/abs/2305.13245
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, options: AttentionOptions = {}): Tensor {
@@ -29,10 +32,14 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, options
   const scale = options.scale ?? 1 / Math.sqrt(D);
   const softcap = options.softcap ?? null;
   const allowed = asInt32(mask);
+  const bias = options.bias ?? null;
+  if (bias && !broadcastsTo(bias.shape, [B, H, T, k.shape[2]!]))
+    throw new ShapeError("attention", `bias must broadcast to ${formatShape([B, H, T, k.shape[2]!])}`, bias.shape);
   const composite = (): Tensor => {
-    const { p } = weights(q, k, allowed, scale, softcap);
+    const { p } = weights(q, k, allowed, scale, softcap, bias);
     return reshape(matmul(p, grouped(v, k.shape[1]!)), [B, H, T, -1].with(3, v.shape[3]!));
   };
+  if (bias) return composite();
   const headsApart = (input: number): boolean =>
     (input === 1 && rowsPerHead(k.layout) !== null) || (input === 2 && rowsPerHead(v.layout) !== null);
   return fused("attention", [q, k, v, allowed], { scale, softcap }, [B, H, T, v.shape[3]!], composite, headsApart);
@@ -103,12 +110,14 @@ function weights(
   allowed: Tensor,
   scale: number,
   softcap: number | null,
+  bias: Tensor | null = null,
 ): { p: Tensor; capped: Tensor } {
   const [B, H, T] = q.shape as [number, number, number];
   const [, K, S] = k.shape as [number, number, number];
   const raw = mul(matmul(grouped(q, K), transpose(grouped(k, K))), scale);
   const capped = softcap === null ? raw : mul(tanh(div(raw, softcap)), softcap);
-  const masked = where(allowed, reshape(capped, [B, H, T, S]), MASKED_SCORE);
+  const scores = reshape(capped, [B, H, T, S]);
+  const masked = where(allowed, bias ? add(scores, bias) : scores, MASKED_SCORE);
   return { p: grouped(softmax(masked), K), capped };
 }
 

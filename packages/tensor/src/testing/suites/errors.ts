@@ -97,6 +97,10 @@ const MESSAGES: readonly [message: string, call: (t: Make, ints: Make) => unknow
     (t) => attention(t(1, 2, 2, 4), t(1, 2, 5, 4), t(1, 2, 5, 4), t(3, 5)),
   ],
   [
+    "ShapeError: attention: bias must broadcast to [1, 2, 2, 5], got [3, 1, 5]",
+    (t) => attention(t(1, 2, 2, 4), t(1, 2, 5, 4), t(1, 2, 5, 4), t(2, 5), { bias: t(3, 1, 5) }),
+  ],
+  [
     "ShapeError: crossEntropy: logits [N, V] and targets [N] are needed, got [2, 3] and [3]",
     (t, ints) => crossEntropy(t(2, 3), ints(3)),
   ],

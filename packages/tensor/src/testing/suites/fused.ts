@@ -133,6 +133,25 @@ export function fusedSuite(bench: Bench): void {
         agreeWithComposite((on) => attention(on(q), on(k), on(v), on(mask), { scale: 0.7, softcap: 2 })),
       );
     });
+    test("attention with a bias", async () => {
+      const biased = attentionInputs(ordinary).chain((inputs) => {
+        const [q, k] = inputs;
+        const scores = [...q.shape.slice(0, 3), k.shape[2]!];
+        return fc.tuple(
+          fc.constant(inputs),
+          broadcastable(scores).chain((shape) => drawn(shape, ordinary)),
+        );
+      });
+      await always(biased, ([[q, k, v, mask], bias]) =>
+        agreeWithComposite((on) => attention(on(q), on(k), on(v), on(mask), { scale: 1, bias: on(bias) })),
+      );
+      await always(biased, ([[q, k, v, mask], bias]) =>
+        agreeWithComposite((on, backend) => {
+          const zero = backend === bench.reference ? null : zeros(bias.shape, "float32", backend);
+          return attention(on(q), on(k), on(v), on(mask), { bias: zero });
+        }),
+      );
+    });
 
     /**
      * With an incoming gradient, a soft cap or none, and which gradients are wanted. Numbers up to 1 keep the terms that cancel in a
