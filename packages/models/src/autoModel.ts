@@ -2,6 +2,7 @@ import { CausalLM } from "./causalLm.ts";
 import { ModelConfigError, type PretrainedConfig } from "./config.ts";
 import { MaskedLM } from "./maskedLm.ts";
 import type { PreTrainedModel } from "./preTrainedModel.ts";
+import { Seq2SeqLM } from "./seq2SeqLm.ts";
 import { type FromPretrainedOptions, fromPretrained } from "./pretrained.ts";
 import { type InitOptions, fromConfig } from "./registry.ts";
 
@@ -13,7 +14,8 @@ interface Kind<M extends PreTrainedModel> {
 }
 const CAUSAL_LM: Kind<CausalLM> = { base: CausalLM, name: "a causal language model", auto: "AutoModelForCausalLM" };
 const MASKED_LM: Kind<MaskedLM> = { base: MaskedLM, name: "a masked language model", auto: "AutoModelForMaskedLM" };
-const KINDS: readonly Kind<PreTrainedModel>[] = [CAUSAL_LM, MASKED_LM];
+const SEQ2SEQ_LM: Kind<Seq2SeqLM> = { base: Seq2SeqLM, name: "an encoder-decoder", auto: "AutoModelForSeq2SeqLM" };
+const KINDS: readonly Kind<PreTrainedModel>[] = [CAUSAL_LM, MASKED_LM, SEQ2SEQ_LM];
 
 /** The model as the kind that was asked for. Throws ModelConfigError that says what opens it. */
 function accept<M extends PreTrainedModel>(kind: Kind<M>, model: PreTrainedModel, file: string): M {
@@ -35,3 +37,4 @@ const autoModel = <M extends PreTrainedModel>(kind: Kind<M>) => ({
 /** Picks the architecture by config.json's `model_type`. */
 export const AutoModelForCausalLM = autoModel(CAUSAL_LM);
 export const AutoModelForMaskedLM = autoModel(MASKED_LM);
+export const AutoModelForSeq2SeqLM = autoModel(SEQ2SEQ_LM);

@@ -74,15 +74,24 @@ export function paddingIdxOf(
 export interface GenerationConfig {
   readonly eos_token_id?: number | readonly number[] | null | undefined;
   readonly pad_token_id?: number | null | undefined;
+  readonly decoder_start_token_id?: number | null | undefined;
   readonly text: string;
 }
 
-const generationSchema = v.looseObject({ eos_token_id: endTokenIds, pad_token_id: tokenId });
+const generationSchema = v.looseObject({
+  eos_token_id: endTokenIds,
+  pad_token_id: tokenId,
+  decoder_start_token_id: tokenId,
+});
 
 /** Throws CheckpointError where `text` is no JSON, ModelConfigError where a token id is none. */
 export function parseGenerationConfig(text: string, file: string): GenerationConfig {
-  const { eos_token_id, pad_token_id } = parseConfig(generationSchema, parseJson(text, file), file);
-  return { eos_token_id, pad_token_id, text };
+  const { eos_token_id, pad_token_id, decoder_start_token_id } = parseConfig(
+    generationSchema,
+    parseJson(text, file),
+    file,
+  );
+  return { eos_token_id, pad_token_id, decoder_start_token_id, text };
 }
 
 const ropeEntries = {

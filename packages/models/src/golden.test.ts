@@ -32,7 +32,11 @@ type AnyModel = PreTrainedModel<object, ModelOutput & Partial<Record<string, rea
 const any = (model: PreTrainedModel): AnyModel => model as AnyModel;
 
 /** What an output calls its hidden states, and the reference data. */
-const HIDDEN_STATES = { hidden_states: "hidden" };
+const HIDDEN_STATES = {
+  hidden_states: "hidden",
+  encoder_hidden_states: "encoder_hidden",
+  decoder_hidden_states: "decoder_hidden",
+};
 
 const LOGITS = { atol: 1e-4, rtol: 1e-5 };
 const { path } = referenceFolders("models");
@@ -71,8 +75,10 @@ describe.each(runs)("golden $name on $title", ({ name, backend }) => {
       const output = model.forward({ ...inputs, output_hidden_states: true });
       const { logits, loss } = output;
       const valid = tensors.get(`${name}/valid`)!.data;
+      const encoderValid = (inputs.attention_mask as number[][]).flat();
       const check = (what: string, actual: ArrayLike<number>, width: number): void => {
-        const counted = (i: number): boolean => valid[Math.floor(i / width)] !== 0;
+        const mask = what.startsWith("encoder") ? encoderValid : valid;
+        const counted = (i: number): boolean => mask[Math.floor(i / width)] !== 0;
         expect(
           worstExcess(actual, tensors.get(`${name}/${what}`)!.data, LOGITS, counted),
           `${name} ${what}`,

@@ -13,6 +13,7 @@ import { Phi3ForCausalLM } from "./phi3.ts";
 import type { PreTrainedModel } from "./preTrainedModel.ts";
 import { Qwen2ForCausalLM } from "./qwen2.ts";
 import { Qwen3ForCausalLM } from "./qwen3.ts";
+import { T5ForConditionalGeneration } from "./t5.ts";
 
 export interface Architecture {
   readonly create: (config: PretrainedConfig, file: string) => PreTrainedModel;
@@ -98,6 +99,15 @@ export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
   phi3: llamaLike("phi3", "Phi3", Phi3ForCausalLM),
   qwen2: llamaLike("qwen2", "Qwen2", Qwen2ForCausalLM),
   qwen3: llamaLike("qwen3", "Qwen3", Qwen3ForCausalLM),
+  t5: {
+    create: (config, file) => new T5ForConditionalGeneration(config, file),
+    transformers: {
+      base_model_class: "T5ForConditionalGeneration",
+      parent_library: "transformers.models.t5.modeling_t5",
+    },
+    basePrefix: "",
+    ignored: /\.EncDecAttention\.relative_attention_bias\./,
+  },
 };
 
 /** The row of a model_type. Throws ModelConfigError that lists the known ones. */

@@ -69,6 +69,20 @@ export const TINY_BERT = {
   type_vocab_size: 2,
 };
 
+/** Two layers on either side, a tied head, 8 buckets of positions and a vocabulary of 23. */
+export const TINY_T5 = {
+  model_type: "t5",
+  vocab_size: 23,
+  d_model: 12,
+  d_kv: 4,
+  d_ff: 20,
+  num_layers: 2,
+  num_heads: 3,
+  relative_attention_num_buckets: 8,
+  relative_attention_max_distance: 16,
+  decoder_start_token_id: 0,
+};
+
 /** Two layers with grouped queries, an untied head and a vocabulary of 23. */
 export const TINY_LLAMA = {
   model_type: "llama",
@@ -166,6 +180,7 @@ export const TINY: Readonly<Record<string, PretrainedConfig>> = {
   mistral: { ...TINY_LLAMA, model_type: "mistral", sliding_window: 3 },
   opt: TINY_OPT,
   phi3: { ...TINY_LLAMA, model_type: "phi3", partial_rotary_factor: 0.5 },
+  t5: TINY_T5,
   qwen2: { ...TINY_LLAMA, model_type: "qwen2", use_sliding_window: true, max_window_layers: 1, sliding_window: 3 },
   qwen3: {
     ...TINY_LLAMA,

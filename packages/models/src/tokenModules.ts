@@ -1,10 +1,14 @@
 import type { Module } from "@neolog/nn";
 import type { DType, Tensor } from "@neolog/tensor";
 
-/** What a model asks of its input embedding; adapters that wrap one answer the same. */
-export interface TokenEmbedding extends Module {
+/** What a model asks of a module that looks tokens up; adapters that wrap one answer the same. */
+export interface TokenLookup extends Module {
   /** ids [n] → [n, hidden] */
   forward(ids: Int32Array): Tensor;
+}
+
+/** What a model asks of its input embedding. */
+export interface TokenEmbedding extends TokenLookup {
   /** hidden [..., hidden] → logits [..., vocab], for a tied head. */
   unembed(x: Tensor): Tensor;
 }

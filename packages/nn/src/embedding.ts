@@ -54,6 +54,20 @@ export class Embedding extends Module {
 export const embedding = (vocabSize: number, hiddenSize: number, paddingIdx: number | null = null): Embedding =>
   new Embedding(blank([vocabSize, hiddenSize]), paddingIdx);
 
+/** A lookup without a table of its own: in the embedding that `find` gives, adapted or not. */
+export class TiedEmbedding extends Module {
+  readonly #find: () => { forward(ids: Int32Array): Tensor };
+
+  constructor(find: () => { forward(ids: Int32Array): Tensor }) {
+    super();
+    this.#find = find;
+  }
+  /** ids [n] → [n, hidden] */
+  forward(ids: Int32Array): Tensor {
+    return this.#find().forward(ids);
+  }
+}
+
 /** A head without parameters of its own: logits through the embedding that `find` gives, adapted or not. */
 export class TiedHead extends Module {
   readonly #find: () => { unembed(x: Tensor): Tensor };
