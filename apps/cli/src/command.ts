@@ -35,6 +35,14 @@ export const nonNegativeInteger = number("a whole number, 0 or more", (x) => Num
 export const positive = number("a number above 0", (x) => x > 0 && x < Infinity);
 export const nonNegative = number("a number, 0 or more", (x) => x >= 0 && x < Infinity);
 
+export const probability = number("a number above 0, at most 1", (x) => x > 0 && x <= 1);
+
+/** Gathers the values of a flag that may be given again. */
+export function collected(text: string, before: readonly string[] = []): string[] {
+  if (text === "") throw new InvalidArgumentError("It must not be empty.");
+  return [...before, text];
+}
+
 /** `403,407` → ids. */
 export function idList(text: string): number[] {
   return distinct(text.split(",").map((item) => nonNegativeInteger(item)));

@@ -1,6 +1,6 @@
 import { GradientError, OptimizerError } from "@neolog/autograd";
 import { CheckpointError } from "@neolog/checkpoint";
-import { ModelConfigError } from "@neolog/models";
+import { GenerateOptionError, ModelConfigError, SamplingError } from "@neolog/models";
 import { ModulePathError, StateDictError } from "@neolog/nn";
 import { AdapterError, ConfigError, TargetError } from "@neolog/peft-tokens";
 import { BackendError, DTypeError, IndexError, ShapeError } from "@neolog/tensor";
@@ -26,6 +26,8 @@ const EXPECTED = [
   CliError,
   CheckpointError,
   ModelConfigError,
+  GenerateOptionError,
+  SamplingError,
   StateDictError,
   ModulePathError,
   ConfigError,

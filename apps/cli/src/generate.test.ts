@@ -53,6 +53,64 @@ describe("neolog generate", () => {
     expect((await generate({})).stdout).toBe(`${text}\n`);
   });
 
+  test("draws as the flags say, at temperature 1 unless another is given", async () => {
+    const tokenizer = byteTokenizer();
+    const base = await AutoModelForCausalLM.fromPretrained(model);
+    const draw = { input_ids: [tokenizer.encode("the wug")], max_new_tokens: 12, do_sample: true, seed: 5 };
+    const shaped = { top_k: 40, top_p: 0.9, min_p: 0.01, temperature: 1.3, repetition_penalty: 1.2 };
+    const given = { "top-k": 40, "top-p": 0.9, "min-p": 0.01, temperature: 1.3, "repetition-penalty": 1.2, seed: 5 };
+    expect([(await generated(given)).ids]).toEqual(await base.generate({ ...draw, ...shaped }));
+    expect([(await generated({ "top-k": 40, seed: 5 })).ids]).toEqual(await base.generate({ ...draw, top_k: 40 }));
+  });
+
+  test("lets no run of tokens occur twice", async () => {
+    const { ids } = await generated({ "no-repeat-ngram-size": 1, "max-new-tokens": 40 });
+    expect(new Set(ids.slice(7)).size).toBe(40);
+  });
+
+  test("ends with the token that completes one of the stop texts", async () => {
+    const unlike = { "no-repeat-ngram-size": 1, "max-new-tokens": 40 };
+    const { text, ids } = await generated(unlike);
+    const stop = /[a-z]/i.exec(text.slice("the wug".length))![0];
+    const end = ids.indexOf(byteTokenizer().encode(stop)[0]!, 7) + 1;
+    const argv = ["generate", ...flags({ model, prompt: "the wug", json: true, ...unlike })];
+    const { stdout } = await neolog([...argv, "--stop", "the wug", "--stop", stop]);
+    expect(JSON.parse(stdout)).toMatchObject({ ids: ids.slice(0, end) });
+    expect(end).toBeLessThan(ids.length);
+  });
+
+  test("streams what it would print at the end", async () => {
+    const pieces: string[] = [];
+    const argv = ["generate", ...flags({ model, prompt: "the wug", "max-new-tokens": 12 })];
+    const streamed = await neolog([...argv, "--stream"], { onStdout: (text) => pieces.push(text) });
+    expect(streamed).toEqual({ code: 0, stdout: (await generate({})).stdout, stderr: "" });
+    expect(pieces.length).toBeGreaterThan(6);
+    const json = await neolog([...argv, "--stream", "--json"]);
+    expect(json.stderr).toBe(streamed.stdout);
+    expect(JSON.parse(json.stdout)).toMatchObject({ text: streamed.stdout.slice(0, -1) });
+  });
+
+  test("a stream stops between two tokens when it is told to, with the line ended", async () => {
+    const stop = new AbortController();
+    let pieces = 0;
+    const argv = ["generate", ...flags({ model, prompt: "the wug", "max-new-tokens": 9999, stream: true })];
+    const onStdout = (): void => {
+      if (++pieces === 4) stop.abort();
+    };
+    const { code, stdout, stderr } = await neolog(argv, { signal: stop.signal, onStdout });
+    expect({ code, stderr }).toEqual({ code: 1, stderr: "error: stopped\n" });
+    expect(stdout).toMatch(/^the wug[^]*\n$/);
+    expect(pieces).toBeLessThan(8);
+  });
+
+  test("a draw at temperature 0 is wrong usage", async () => {
+    const { code, stderr } = await generate({ temperature: 0, "top-p": 0.9 });
+    expect(code).toBe(2);
+    expect(stderr).toBe(
+      "error: --top-p: must come with a temperature above 0, got --temperature 0, which does not draw\n",
+    );
+  });
+
   test("writes with an adapter's tokens", async () => {
     const data = join(folder.path, "data.jsonl");
     await writeLines(data, [{ text: "a wug wug wug wug wug wug" }]);

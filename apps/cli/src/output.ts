@@ -36,6 +36,12 @@ export class Output {
     if (!this.#quiet) this.#talk.write(`${line}\n`);
   }
 
+  /** A piece of a result that comes bit by bit: to people, or to whom reads along while programs wait for the JSON. */
+  stream(text: string): void {
+    if (!this.#json) this.io.stdout.write(text);
+    else if (!this.#quiet) this.io.stderr.write(text);
+  }
+
   /** A line that is no result, on stderr: what is loaded, what to know. */
   note(line: string): void {
     if (!this.#quiet) this.io.stderr.write(`${line}\n`);

@@ -16,7 +16,8 @@ export interface Surroundings {
   readonly columns?: number;
   readonly env?: Readonly<Record<string, string>>;
   readonly signal?: AbortSignal;
-  /** Sees everything written to stderr, as it comes. */
+  /** See everything written, as it comes. */
+  readonly onStdout?: (text: string) => void;
   readonly onStderr?: (text: string) => void;
 }
 
@@ -26,7 +27,7 @@ export async function neolog(argv: readonly string[], at: Surroundings = {}): Pr
   const sink = (name: "stdout" | "stderr") => ({
     write(text: string) {
       written[name] += text;
-      if (name === "stderr") at.onStderr?.(text);
+      (name === "stdout" ? at.onStdout : at.onStderr)?.(text);
       return true;
     },
     isTTY: at.tty ?? false,

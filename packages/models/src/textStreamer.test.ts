@@ -97,6 +97,15 @@ describe.each(Object.keys(tokenizers))("TextStreamer over %s", (name) => {
   });
 });
 
+test("bytes that are no character are not held back longer than one could take", () => {
+  const streamer = new TextStreamer(byteLevel);
+  const noise = byteLevel.encode("é")[1]!; // a byte that only goes on
+  const pieces = Array.from({ length: 20 }, () => streamer.put(noise));
+  expect(pieces.join("").length).toBeGreaterThanOrEqual(17);
+  const smile = byteLevel.encode("😀").map((id) => streamer.put(id));
+  expect([...pieces, ...smile, streamer.end()].join("")).toBe(`${"\uFFFD".repeat(20)}😀`);
+});
+
 test("special tokens give no text unless asked for, and take no space along", () => {
   const tokenizer = tokenizers["SentencePiece-like BPE with byte fallback"]!;
   const [pause] = tokenizer.addTokens([{ content: "<pause>", special: true }]) as [number];
