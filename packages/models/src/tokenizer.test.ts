@@ -65,3 +65,88 @@ test.each([
     expect.objectContaining({ code: "CORRUPT", message: expect.stringContaining(message) as string }) as Error,
   );
 });
+
+describe("what the encoder would do otherwise than the reference is refused:", () => {
+  const refuse = (changes: object): (() => Tokenizer) => {
+    const plain = JSON.parse(llama().files().get("tokenizer.json")!);
+    return () =>
+      new Tokenizer(
+        JSON.stringify({ ...plain, ...changes, model: { ...plain.model, ...(changes as { model?: object }).model } }),
+      );
+  };
+  const split = (behavior: string, invert = false, String = "x") => ({
+    pre_tokenizer: {
+      type: "Sequence",
+      pretokenizers: [{ type: "Split", pattern: { String }, behavior, invert }],
+    },
+  });
+
+  test.each<[string, object, string]>([
+    [
+      "a token that must stand alone",
+      { added_tokens: [{ id: 99, content: "<wug>", single_word: true }] },
+      'added tokens must not be single_word, found "<wug>"',
+    ],
+    [
+      "bytes of a Unigram model",
+      { model: { type: "Unigram", byte_fallback: true, unk_id: 0, vocab: [["a", 0]] } },
+      "a Unigram model must not fall back to bytes, found byte_fallback",
+    ],
+    ["chance", { model: { dropout: 0.1 } }, "a model must give the same ids each time, found dropout 0.1"],
+    [
+      "a split that joins",
+      split("MergedWithNext"),
+      "Split must have the behavior Removed or Isolated, found MergedWithNext",
+    ],
+    [
+      "an inverted split that keeps",
+      split("Isolated", true),
+      "Split must have the behavior Removed where it is inverted, found Isolated",
+    ],
+    [
+      "punctuation that joins",
+      { pre_tokenizer: { type: "Punctuation", behavior: "MergedWithPrevious" } },
+      "Punctuation must have the behavior Isolated, found MergedWithPrevious",
+    ],
+  ])("%s", (_, changes, message) => {
+    expect(refuse(changes)).toThrow(
+      expect.objectContaining({ code: "UNEXPECTED", message: `tokenizer.json: ${message}` }) as Error,
+    );
+  });
+
+  test("but not a split of what the normalizer has replaced, as in Gemma's", () => {
+    expect(refuse(split("MergedWithPrevious", false, " "))).not.toThrow();
+    expect(refuse({ ...split("MergedWithPrevious", false, " "), normalizer: null })).toThrow("Split must have");
+  });
+});
+
+test("a token that is added goes into tokenizer_config.json where that lists such tokens, and nothing else changes", () => {
+  const config = `{
+  "added_tokens_decoder": {
+    "0": {
+      "content": "▁",
+      "special": false
+    }
+  },
+  "model_max_length": 1000000000000000019884624838656,
+  "note": [1,   2]
+}`;
+  const document = llama().files().get("tokenizer.json")!;
+  const tokenizer = new Tokenizer(document, config);
+  const [id] = tokenizer.addTokens([{ content: "<wug>", special: true }]);
+  const written = tokenizer.files().get("tokenizer_config.json")!;
+  expect(JSON.parse(written).added_tokens_decoder[id!]).toEqual({
+    content: "<wug>",
+    single_word: false,
+    lstrip: false,
+    rstrip: false,
+    normalized: false,
+    special: true,
+  });
+  const [before, after] = config.split('"special": false\n    }');
+  expect(written.startsWith(before!)).toBe(true);
+  expect(written.endsWith(after!)).toBe(true);
+  const plain = new Tokenizer(document, "{ }");
+  plain.addTokens(["<wug>"]);
+  expect(plain.files().get("tokenizer_config.json")).toBe("{ }");
+});

@@ -9,7 +9,8 @@ import {
 } from "@neolog/checkpoint";
 import { Tokenizer as Encoder } from "@huggingface/tokenizers";
 import { type ChatMessage, type ChatTemplateOptions, renderChat } from "./chatTemplate.ts";
-import { type AddedTokenSpec, addTokens } from "./tokenizerFiles.ts";
+import { type AddedTokenSpec, addTokens, addToConfig } from "./tokenizerFiles.ts";
+import { checkSupported } from "./tokenizerSupport.ts";
 import { VocabularyError, positionsOf, trimTokenizer, trimTokenizerConfig, withPieces } from "./trimTokenizer.ts";
 
 export interface EncodeOptions {
@@ -27,7 +28,7 @@ const SPECIAL = ["bos_token", "eos_token", "pad_token", "unk_token"] as const;
 /** A tokenizer.json with its tokenizer_config.json and chat_template.jinja. Adding tokens edits the documents; everything else in them stays. */
 export class Tokenizer {
   readonly #name: string;
-  readonly #config: string;
+  #config: string;
   readonly #chatTemplate: string | null;
   #document: string;
   #encoder: Encoder;
@@ -84,6 +85,7 @@ export class Tokenizer {
     if (specs.some(({ content }) => content === "")) throw new RangeError("addTokens: a token must not be empty");
     const { text, ids } = addTokens(this.#document, specs);
     this.#document = text;
+    this.#config = addToConfig(this.#config, text, ids);
     this.#encoder = this.#build();
     return ids;
   }
@@ -122,19 +124,11 @@ export class Tokenizer {
   }
 
   #build(): Encoder {
-    const document = parseJson(this.#document, this.#name) as {
-      added_tokens?: { content: string; single_word?: boolean }[];
-    };
-    const singleWord = document.added_tokens?.find((token) => token.single_word);
-    if (singleWord) {
-      throw new CheckpointError(
-        "CORRUPT",
-        `${this.#name}: added tokens must not be single_word, found "${singleWord.content}"`,
-      );
-    }
+    const document = parseJson(this.#document, this.#name) as object;
+    checkSupported(document, this.#name);
     const config = parseJson(this.#config, "tokenizer_config.json") as object;
     try {
-      return decodingAsWritten(new Encoder(document, config));
+      return asWritten(new Encoder(document, config));
     } catch (error) {
       throw new CheckpointError(
         "CORRUPT",
@@ -150,14 +144,18 @@ export class Tokenizer {
 }
 
 /**
- * A normalized token stands in text as the normalizer writes it, "▁<wug>" with the space before it, and decodes to that, as in
- * Hugging Face's tokenizers; the encoder would decode it to its bare content and lose the space.
+ * A normalized token stands in text as the normalizer writes it, "▁<wug>" with the space before it: it is found only so, and decodes
+ * to that, as in Hugging Face's tokenizers. The encoder would also take a bare "<wug>" for it, and decode it without the space.
  */
-function decodingAsWritten(encoder: Encoder): Encoder {
-  const { normalizer, model } = encoder;
+function asWritten(encoder: Encoder): Encoder {
+  const { normalizer, model, added_tokens_map } = encoder;
   if (!normalizer || !model) return encoder;
-  for (const [id, { content, normalized, special }] of encoder.get_added_tokens_decoder()) {
-    if (normalized && !special) model.vocab[id] = normalizer.normalize(content);
+  for (const [id, token] of encoder.get_added_tokens_decoder()) {
+    const { content, normalized, special } = token;
+    const written = normalized ? normalizer.normalize(content) : content;
+    if (written === content) continue;
+    if (added_tokens_map.get(content) === token) added_tokens_map.delete(content);
+    if (!special) model.vocab[id] = written;
   }
   return encoder;
 }

@@ -45,9 +45,27 @@ export function addTokens(
     return id;
   });
   const sorted = [...added.values()].toSorted((a, b) => a.id - b.id);
-  const edits = modify(text, ["added_tokens"], sorted, { formattingOptions: { insertSpaces: true, tabSize: 2 } });
+  const edits = modify(text, ["added_tokens"], sorted, FORMAT);
   return { text: applyEdits(text, edits), ids };
 }
+
+/**
+ * The text of tokenizer_config.json with the tokens of these ids in its `added_tokens_decoder`, where it has one: transformers 4
+ * writes it beside tokenizer.json, and slow tokenizers read nothing else. All other bytes of the text stay.
+ */
+export function addToConfig(config: string, document: string, ids: readonly number[]): string {
+  const decoder = (JSON.parse(config) as { added_tokens_decoder?: Readonly<Record<string, unknown>> })
+    .added_tokens_decoder;
+  if (!decoder) return config;
+  const { added_tokens = [] } = JSON.parse(document) as TokenizerDocument;
+  let text = config;
+  for (const { id, ...token } of added_tokens.filter(({ id }) => ids.includes(id))) {
+    text = applyEdits(text, modify(text, ["added_tokens_decoder", String(id)], token, FORMAT));
+  }
+  return text;
+}
+
+const FORMAT = { formattingOptions: { insertSpaces: true, tabSize: 2 } };
 
 function nextId(added: ReadonlyMap<string, AddedToken>, modelSize: number): number {
   return Math.max(modelSize, ...[...added.values()].map(({ id }) => id + 1));
