@@ -1,5 +1,6 @@
 import { Module } from "@neolog/nn";
 import type { Backend, Tensor } from "@neolog/tensor";
+import type { Parts } from "./effective.ts";
 
 /** Values that merging would write and that are not finite: how many, in which tensor, and where the first one is. */
 export interface NonFinite {
@@ -19,6 +20,11 @@ export abstract class AdapterLayer extends Module {
   abstract get adapters(): string[];
   has(name: string): boolean {
     return this.adapters.includes(name);
+  }
+
+  /** What the layer keeps of each adapter; a call can go on with what it was. */
+  get parts(): Parts {
+    return new Map();
   }
 
   /** An adapter's tensors by their names below this module in a file: what trains, is saved, is loaded. */

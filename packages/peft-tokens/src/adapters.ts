@@ -1,7 +1,7 @@
 import type { AdaptableModel } from "./adaptable.ts";
 import type { AdapterLayer } from "./adapterLayer.ts";
-import { EffectiveSet } from "./effective.ts";
-import { AdapterError } from "./errors.ts";
+import { EffectiveSet, type OverlapPolicy } from "./effective.ts";
+import { AdapterError, ConfigError } from "./errors.ts";
 import { applyRequiresGrad } from "./flags.ts";
 import { TrainableTokensLayer } from "./layer.ts";
 import { checkOverlap, overlapOf } from "./overlap.ts";
@@ -9,6 +9,13 @@ import { type AddAdapterOptions, type PeftConfig, planAdapter } from "./registry
 import { unmerge } from "./merge.ts";
 import { type OnWarning, type WarningCode, toConsole } from "./warnings.ts";
 import { adapterLayers, unwrapAt } from "./wrap.ts";
+
+export interface SetAdapterOptions {
+  /** They do not train. */
+  readonly inferenceMode?: boolean;
+  /** Whose row an id has that several of them train, and which alone then learns it; an error by default. */
+  readonly overlap?: OverlapPolicy;
+}
 
 /** One adapter of a model. */
 export interface Adapter {
@@ -108,16 +115,23 @@ export class Adapters {
     }
   }
 
+  /** Active adapters that may have rows of the same ids. */
+  get sharing(): readonly string[] {
+    return this.state.overlap === "error" ? [] : this.state.active;
+  }
+
   /** Exactly these become active and train (unless `inferenceMode`); all others are frozen. Merged ones are unmerged first. */
-  set(names: readonly string[], inferenceMode = false): void {
+  set(names: readonly string[], { inferenceMode = false, overlap = "error" }: SetAdapterOptions = {}): void {
     const active = [...new Set(names)];
     for (const name of active) this.known(name);
-    checkOverlap(this, active);
+    checkPolicy(overlap);
+    checkOverlap(this, active, overlap === "error" ? [] : active);
     if (this.state.merged.length > 0) {
       this.warn("UNMERGED_FIRST", `setAdapter: ${this.state.merged.join(", ")} was merged and is now unmerged`);
       unmerge(this);
     }
     this.state.active = active;
+    this.state.overlap = overlap;
     for (const [name, adapter] of this.entries) adapter.requiresGrad = active.includes(name) && !inferenceMode;
     applyRequiresGrad(this);
   }
@@ -156,4 +170,11 @@ export class Adapters {
     this.state.active = [];
     this.state.merged = [];
   }
+}
+
+function checkPolicy(overlap: OverlapPolicy): void {
+  if (["error", "first", "last"].includes(overlap)) return;
+  throw new ConfigError("ARGUMENT", `overlap: must be "error", "first" or "last", got ${JSON.stringify(overlap)}`, {
+    overlap,
+  });
 }

@@ -7,6 +7,7 @@ export {
   type TrainableTokensOptions,
 } from "./config.ts";
 export * from "./errors.ts";
+export type { InitPolicy } from "./init.ts";
 export type { AdaptableModel } from "./adaptable.ts";
 export { deleteAdapter, injectAdapterInModel, setAdapter, setRequiresGrad } from "./inject.ts";
 export { TrainableTokensLayer } from "./layer.ts";
@@ -15,6 +16,7 @@ export type { LoadReport } from "./loadChecks.ts";
 export type { MergeAndUnloadOptions, MergeOptions } from "./merge.ts";
 export { type AnyPeftModel, PeftModel, type PeftOptions, getPeftModel, tokenParameters } from "./model.ts";
 export type { AddAdapterOptions, PeftConfig } from "./registry.ts";
+export type { CallOptions, SampleAdapters } from "./mixedBatch.ts";
 export type { SaveOptions } from "./save.ts";
 export {
   getBaseModelStateDict,

@@ -1,6 +1,6 @@
 import type { Module } from "@neolog/nn";
 import type { AdaptableModel } from "./adaptable.ts";
-import { Adapters } from "./adapters.ts";
+import { Adapters, type SetAdapterOptions } from "./adapters.ts";
 import { AdapterError } from "./errors.ts";
 import { setRequiresGradOf } from "./flags.ts";
 import type { PeftOptions } from "./model.ts";
@@ -32,17 +32,13 @@ export function injectAdapterInModel<M extends AdaptableModel>(
   const base = new Set(adapters.layersOf(adapterName).flatMap((layer) => [...layer.tensorsOf(adapterName).values()]));
   if (adapters !== there) for (const p of model.parameters()) if (!base.has(p)) p.requiresGrad = false;
   INJECTED.set(model, adapters);
-  adapters.set([adapterName], config.inference_mode);
+  adapters.set([adapterName], { inferenceMode: config.inference_mode });
   return model;
 }
 
 /** PeftModel.setAdapter on a bare injected model. */
-export function setAdapter(
-  model: Module,
-  names: string | readonly string[],
-  { inferenceMode = false }: { inferenceMode?: boolean } = {},
-): void {
-  adaptersOf(model).set([names].flat(), inferenceMode);
+export function setAdapter(model: Module, names: string | readonly string[], options: SetAdapterOptions = {}): void {
+  adaptersOf(model).set([names].flat(), options);
 }
 /** PeftModel.deleteAdapter on a bare injected model. */
 export const deleteAdapter = (model: Module, name: string): void => adaptersOf(model).delete(name);

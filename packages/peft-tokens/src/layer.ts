@@ -13,12 +13,15 @@ import {
   persist,
   randn,
   slice,
+  takeColumns,
   takeRows,
   untracked,
+  where,
   zeros,
 } from "@neolog/tensor";
 import { AdapterLayer, type NonFinite, findNonFinite } from "./adapterLayer.ts";
-import type { EffectiveSet, Override, Side, Sides, TokenRows } from "./effective.ts";
+import { eachOf, maskOf } from "./samples.ts";
+import type { EffectiveSet, Override, Parts, Side, Sides, TokenRows } from "./effective.ts";
 
 /** What a layer has from its model. */
 export interface TokenLayerContext {
@@ -68,6 +71,9 @@ export class TrainableTokensLayer extends AdapterLayer {
   }
   get adapters(): string[] {
     return [...this.#rows.keys()];
+  }
+  override get parts(): Parts {
+    return this.#rows;
   }
   get table(): Tensor {
     return this.#context.table();
@@ -166,17 +172,19 @@ export class TrainableTokensLayer extends AdapterLayer {
   #embed(ids: Int32Array): Tensor {
     const base = this.base_layer as Embedding;
     let x = base.forward(ids);
-    for (const { slots, rows } of this.#overrides("input")) {
-      const rowAt = ids.map((id) => slots.get(id) ?? -1);
+    for (const { slots, rows, samples } of this.#overrides("input")) {
+      const counts = samples && eachOf(samples, ids.length);
+      const rowAt = ids.map((id, i) => (counts && !counts[i] ? -1 : (slots.get(id) ?? -1)));
       if (rows.tracked || rowAt.some((slot) => slot >= 0)) x = overrideRows(x, this.#asStored(rows), rowAt);
     }
     return x.tracked && base instanceof Embedding ? base.withoutPaddingGradient(ids, x) : x;
   }
 
   #overrideLogits(logits: Tensor, x: Tensor, bias: Tensor | null): Tensor {
-    return this.#overrides("output").reduce((y, { indices, rows }) => {
+    return this.#overrides("output").reduce((y, { indices, rows, samples }) => {
       const columns = linear(x, this.#asStored(rows), bias && takeRows(bias, indices));
-      return overrideColumns(y, columns, indices);
+      const mixed = samples ? where(maskOf(samples, x), columns, takeColumns(y, indices)) : columns;
+      return overrideColumns(y, mixed, indices);
     }, logits);
   }
 
@@ -204,17 +212,20 @@ export class TrainableTokensLayer extends AdapterLayer {
     return this.#context.state.merged.flatMap((name) => this.#rows.get(name) ?? []);
   }
 
+  /** Rows that a merged adapter owns stay as they are. */
   merge(name: string): void {
-    this.#write(name, "delta");
+    const { state } = this.#context;
+    const side = this.#rows.get(name)!.sides === "output" ? "output" : "input";
+    this.#write(name, "delta", state.foreign(name, this.#rows, side, [...state.merged, name]));
   }
   unmerge(name: string): void {
     this.#write(name, "original");
   }
-  #write(name: string, which: "delta" | "original"): void {
+  #write(name: string, which: "delta" | "original", except?: ReadonlySet<number>): void {
     untracked(() => {
       using _views = new Scope();
       const rows = this.#rows.get(name)!;
-      writeRows(this.table, rows.indices, rows[which]);
+      writeRows(this.table, rows.indices, rows[which], except);
     });
   }
 
@@ -244,9 +255,11 @@ export class TrainableTokensLayer extends AdapterLayer {
   }
 }
 
-/** table[indices[i]] = rows[i], in the table's dtype. */
-function writeRows(table: Tensor, indices: Int32Array, rows: Tensor): void {
-  indices.forEach((id, slot) => assign(slice(table, 0, id, id + 1), slice(rows, 0, slot, slot + 1)));
+/** table[indices[i]] = rows[i], in the table's dtype, but for some ids. */
+function writeRows(table: Tensor, indices: Int32Array, rows: Tensor, except: ReadonlySet<number> = new Set()): void {
+  indices.forEach((id, slot) => {
+    if (!except.has(id)) assign(slice(table, 0, id, id + 1), slice(rows, 0, slot, slot + 1));
+  });
 }
 
 /** A copy in the given dtype. */

@@ -60,7 +60,7 @@ function namesToMerge(adapters: Adapters, options: MergeOptions, staying: readon
   const asked = adapterNames ?? active;
   for (const name of asked) adapters.known(name);
   const names = [...new Set(asked)].filter((name) => !merged.includes(name));
-  checkOverlap(adapters, [...new Set([...merged, ...names, ...staying])]);
+  checkOverlap(adapters, [...new Set([...merged, ...names, ...staying])], adapters.sharing);
   for (const name of names) checkTable(adapters, name, mayUntie);
   const repeated = asked.filter((name, i) => asked.indexOf(name) < i || merged.includes(name));
   if (repeated.length > 0)
@@ -98,6 +98,8 @@ async function checkFinite(adapters: Adapters, names: readonly string[]): Promis
 
 function merge(adapters: Adapters, names: readonly string[], exact: boolean): void {
   if (names.some((name) => sharedTable(adapters, name))) untie(adapters);
-  for (const name of names) for (const layer of adapters.layersOf(name)) layer.merge(name, exact);
-  adapters.state.merged = [...adapters.state.merged, ...names];
+  for (const name of names) {
+    for (const layer of adapters.layersOf(name)) layer.merge(name, exact);
+    adapters.state.merged = [...adapters.state.merged, name];
+  }
 }

@@ -1,12 +1,11 @@
 import { backward } from "@neolog/autograd";
 import type { FolderSource, FolderTarget } from "@neolog/checkpoint";
-import type { CausalLM } from "@neolog/models";
+import type { CausalLM, GenerateOptions, Generator } from "@neolog/models";
 import { Module } from "@neolog/nn";
 import type { Tensor } from "@neolog/tensor";
 import type { AdaptableModel } from "./adaptable.ts";
-import { Adapters } from "./adapters.ts";
+import { Adapters, type SetAdapterOptions } from "./adapters.ts";
 import { AdapterError, ConfigError } from "./errors.ts";
-
 import {
   applyRequiresGrad,
   checkTrains,
@@ -16,10 +15,12 @@ import {
   setRequiresGradOf,
   whileDisabled,
 } from "./flags.ts";
+import { generateWith } from "./generation.ts";
 import type { TrainableTokensLayer } from "./layer.ts";
 import { type LoadOptions, loadAdapterFiles } from "./load.ts";
 import type { LoadReport } from "./loadChecks.ts";
 import { type MergeAndUnloadOptions, type MergeOptions, mergeAdapters, mergeAndRemove, unmerge } from "./merge.ts";
+import { type CallOptions, batchOf, mixedCall } from "./mixedBatch.ts";
 import type { AddAdapterOptions, PeftConfig } from "./registry.ts";
 import { type SaveOptions, saveAdapters } from "./save.ts";
 import { type LayerStatus, type ModelStatus, layerStatus, modelStatus } from "./status.ts";
@@ -35,7 +36,8 @@ export interface PeftOptions extends AddAdapterOptions {
 /** A PeftModel over any base. */
 export type AnyPeftModel = PeftModel<AdaptableModel>;
 
-type Generate<M> = M extends { generate(...args: infer A extends unknown[]): infer R } ? { args: A; result: R } : never;
+/** What a model's forward takes. */
+type Inputs<M extends AdaptableModel> = Parameters<M["forward"]>[0];
 
 /** Puts the base one level down, where PEFT's keys have it: base_model.model.… */
 class BaseHolder<M extends AdaptableModel> extends Module {
@@ -44,8 +46,9 @@ class BaseHolder<M extends AdaptableModel> extends Module {
     super();
     this.model = model;
   }
-  forward(...args: Parameters<M["forward"]>): ReturnType<M["forward"]> {
-    return this.model.forward(...(args as never[])) as ReturnType<M["forward"]>;
+  forward(inputs: Inputs<M>): ReturnType<M["forward"]> {
+    const run: (inputs: never) => unknown = (given) => this.model.forward(given);
+    return run(inputs) as ReturnType<M["forward"]>;
   }
 }
 
@@ -123,22 +126,27 @@ export class PeftModel<M extends AdaptableModel = CausalLM> extends Module {
     return this.train(false);
   }
 
-  /** As the base's. */
-  forward(...args: Parameters<M["forward"]>): ReturnType<M["forward"]> {
-    return this.base_model.forward(...args);
+  /** As the base's; `adapterNames` gives each sample of the batch adapters of its own, whatever is active. */
+  forward(inputs: Inputs<M>, { adapterNames }: CallOptions = {}): ReturnType<M["forward"]> {
+    const run = (): ReturnType<M["forward"]> => this.base_model.forward(inputs);
+    if (!adapterNames) return run();
+    return this.#adapters.state.during(mixedCall(this.#adapters, adapterNames, batchOf(inputs)), run);
   }
-  /** As the base's. Throws ConfigError UNSUPPORTED where the base cannot generate. */
-  generate(...args: Generate<M>["args"]): Generate<M>["result"] {
-    const base = this.getBaseModel() as { generate?: (...args: Generate<M>["args"]) => Generate<M>["result"] };
-    if (typeof base.generate !== "function") {
+  /**
+   * As the base's, with `adapterNames` as in `forward`; a run keeps the rows that it began with. Throws ConfigError UNSUPPORTED
+   * where the base cannot generate.
+   */
+  generate(options: GenerateOptions & CallOptions): Promise<number[][]> {
+    const base = this.getBaseModel() as { readonly decoding?: unknown };
+    if (typeof base.decoding !== "function") {
       const name = base.constructor.name;
       throw new ConfigError("UNSUPPORTED", `generate: the base must be able to generate, got ${name}`, { base: name });
     }
-    return base.generate(...args);
+    return generateWith(this.#adapters, base as unknown as Generator, options);
   }
   /** autograd's backward. Throws AdapterError NOTHING_TO_TRAIN where no adapter is trainable, in effect and unmerged. */
   backward(loss: Tensor): void {
-    checkTrains(this.#adapters);
+    if (!loss.tracked) checkTrains(this.#adapters);
     backward(loss);
   }
 
@@ -147,8 +155,8 @@ export class PeftModel<M extends AdaptableModel = CausalLM> extends Module {
     this.#adapters.add(name, config, options);
   }
   /** Exactly these become active and train (unless `inferenceMode`); all others are frozen. Merged ones are unmerged first. */
-  setAdapter(names: string | readonly string[], { inferenceMode = false }: { inferenceMode?: boolean } = {}): void {
-    this.#adapters.set([names].flat(), inferenceMode);
+  setAdapter(names: string | readonly string[], options: SetAdapterOptions = {}): void {
+    this.#adapters.set([names].flat(), options);
   }
   /** Forgets an adapter; see Adapters.delete. */
   deleteAdapter(name: string): void {

@@ -19,15 +19,23 @@ function reach(root: AdaptableModel, path: string, sides: Sides): string[] {
   return [...(sides === "output" ? [] : lookups), ...(sides === "input" ? [] : heads)];
 }
 
-/** The first two of the adapters that replace the same row of a module, or null. */
-export function overlapOf({ root, tokenLayers }: Adapters, names: readonly string[]): Overlap | null {
+/** The first two of the adapters that replace the same row of a module, or null; those of `sharing` may among themselves. */
+export function overlapOf(
+  { root, tokenLayers }: Adapters,
+  names: readonly string[],
+  sharing: readonly string[] = [],
+): Overlap | null {
   const owners = new Map<string, Map<number, string>>();
   for (const [path, layer] of tokenLayers()) {
     for (const name of names.filter((n) => layer.has(n))) {
       for (const module of reach(root, path, layer.sidesOf(name))) {
         const owner = owners.get(module) ?? new Map<number, string>();
         owners.set(module, owner);
-        const ids = [...layer.indicesOf(name)].filter((id) => owner.has(id) && owner.get(id) !== name);
+        const mayShare = (other: string): boolean => sharing.includes(name) && sharing.includes(other);
+        const ids = [...layer.indicesOf(name)].filter((id) => {
+          const other = owner.get(id);
+          return other !== undefined && other !== name && !mayShare(other);
+        });
         if (ids.length > 0) return { adapters: [owner.get(ids[0]!)!, name], ids, module };
         for (const id of layer.indicesOf(name)) owner.set(id, name);
       }
@@ -37,8 +45,8 @@ export function overlapOf({ root, tokenLayers }: Adapters, names: readonly strin
 }
 
 /** Adapters whose rows would be in effect together must not share an id on any module. Throws AdapterError OVERLAP. */
-export function checkOverlap(adapters: Adapters, names: readonly string[]): void {
-  const found = overlapOf(adapters, names);
+export function checkOverlap(adapters: Adapters, names: readonly string[], sharing: readonly string[] = []): void {
+  const found = overlapOf(adapters, names, sharing);
   if (!found) return;
   throw new AdapterError(
     "OVERLAP",
