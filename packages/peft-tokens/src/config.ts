@@ -122,6 +122,12 @@ export class TrainableTokensConfig {
     return new TrainableTokensConfig({ ...options, target_modules }, this.#file && { ...this.#file, target_modules });
   }
 
+  /** The same with rows that start as the base's, or otherwise. */
+  withInit(init_weights: boolean): TrainableTokensConfig {
+    const { peft_type: _, ...options } = { ...this };
+    return new TrainableTokensConfig({ ...options, init_weights }, this.#file && { ...this.#file, init_weights });
+  }
+
   get isFromFile(): boolean {
     return this.#file !== null;
   }

@@ -15,12 +15,15 @@ import {
   slice,
   takeColumns,
   takeRows,
+  tensor,
   untracked,
   where,
   zeros,
 } from "@neolog/tensor";
 import { AdapterLayer, type NonFinite, findNonFinite } from "./adapterLayer.ts";
+import { type InitPolicy, type RowSource, initialRows } from "./init.ts";
 import { eachOf, maskOf } from "./samples.ts";
+import { type OnWarning, toConsole } from "./warnings.ts";
 import type { EffectiveSet, Override, Parts, Side, Sides, TokenRows } from "./effective.ts";
 
 /** What a layer has from its model. */
@@ -36,11 +39,15 @@ export interface TokenLayerContext {
 export interface RowInit {
   /** Where rows replace the table's, for an embedding that is tied to a head; both by default. */
   readonly sides?: Sides;
-  /** true: as the base's; false: N(0, 1). */
+  /** true: as the base's; false: N(0, 1), in the table's dtype. */
   readonly init_weights: boolean;
+  /** Instead of that. */
+  readonly policy?: InitPolicy | undefined;
   /** Keep rows in float32 over a bfloat16 or float16 table. */
   readonly autocastAdapterDtype: boolean;
   readonly seed: number;
+  /** Told where a policy falls back. */
+  readonly onWarning?: OnWarning;
 }
 
 /**
@@ -103,22 +110,43 @@ export class TrainableTokensLayer extends AdapterLayer {
   }
 
   /** Adds rows for `ids`, frozen. Originals are the unadapted table's, whatever is merged now. */
-  add(
-    name: string,
-    ids: readonly number[],
-    { init_weights, autocastAdapterDtype, seed, sides = "both" }: RowInit,
-  ): void {
+  add(name: string, ids: readonly number[], init: RowInit): void {
     const indices = Int32Array.from(ids);
     untracked(() => {
       using _temporary = new Scope();
       const { table } = this;
-      const dtype = isStorageDType(table.dtype) && autocastAdapterDtype ? "float32" : table.dtype;
+      const dtype = isStorageDType(table.dtype) && init.autocastAdapterDtype ? "float32" : table.dtype;
       const original = this.#unadapted(indices);
-      const start = init_weights ? original : cast(randn(original.shape, seed, "float32", table.backend), table.dtype);
       const slots = new Map(ids.map((id, slot) => [id, slot]));
-      const delta = persist(fresh(start, dtype));
-      this.#put(name, { indices, slots, sides, delta, original: persist(fresh(original, dtype)) });
+      const delta = persist(fresh(this.#start(ids, original, init), dtype));
+      this.#put(name, {
+        indices,
+        slots,
+        sides: init.sides ?? "both",
+        delta,
+        original: persist(fresh(original, dtype)),
+      });
     });
+  }
+
+  /** How rows that replace `original` start, [k, hidden]. */
+  #start(ids: readonly number[], original: Tensor, { init_weights, policy, seed, onWarning }: RowInit): Tensor {
+    const { dtype, backend } = this.table;
+    if (policy === undefined)
+      return init_weights ? original : cast(randn(original.shape, seed, "float32", backend), dtype);
+    const rows = initialRows(this.source, ids, policy, seed, onWarning ?? toConsole);
+    return tensor(Array.from(rows), original.shape, dtype === "float64" ? dtype : "float32", backend);
+  }
+  /** The unadapted table, read a few rows at a time. */
+  get source(): RowSource {
+    const [count, width] = this.table.shape as [number, number];
+    const read = (ids: Int32Array): ArrayLike<number> =>
+      untracked(() => {
+        using _temporary = new Scope();
+        const rows = this.#unadapted(ids);
+        return (isStorageDType(rows.dtype) ? cast(rows, "float32") : rows).dataSync();
+      });
+    return { count, width, read };
   }
 
   /** Adds the very rows that another layer has; originals are this table's. */

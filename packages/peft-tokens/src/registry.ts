@@ -1,7 +1,9 @@
 import type { Shape } from "@neolog/tensor";
 import type { Adapters } from "./adapters.ts";
 import type { TrainableTokensConfig } from "./config.ts";
+import type { Sides } from "./effective.ts";
 import { AdapterError } from "./errors.ts";
+import type { InitPolicy } from "./init.ts";
 import { trainableTokens } from "./tokens.ts";
 import type { OnWarning } from "./warnings.ts";
 
@@ -10,6 +12,10 @@ export interface AddAdapterOptions {
   readonly autocastAdapterDtype?: boolean;
   /** Seed of what does not start as the base's. */
   readonly seed?: number;
+  /** How token rows start; as the config says, where absent. */
+  readonly init?: InitPolicy;
+  /** Where rows of an embedding hold that is tied to the head: "both" by default. */
+  readonly sides?: Sides;
   /** Rows that the vocabulary will have when the adapter is added; as it is now, by default. */
   readonly vocabSize?: number | undefined;
   /** Told of targets without a match, which are errors otherwise. */

@@ -2,8 +2,10 @@ import { type Module, type Embedding, type Linear, type TiedHead, replaceModule 
 import type { Shape } from "@neolog/tensor";
 import type { Adapters } from "./adapters.ts";
 import { TrainableTokensConfig, checkRange } from "./config.ts";
+import { type InitPolicy, checkInit } from "./init.ts";
 import { type RowInit, TrainableTokensLayer } from "./layer.ts";
 import type { AddAdapterOptions, AdapterMethod, Placement } from "./registry.ts";
+import { checkSides } from "./sides.ts";
 import { resolveTargets } from "./targets.ts";
 import { growsWithVocabulary } from "./tables.ts";
 import { tiedTo } from "./ties.ts";
@@ -35,7 +37,10 @@ export function tokenPlacement(
   vocabSize?: number,
 ): Placement {
   const [rows, width] = weightAt(adapters.root, path).shape as [number, number];
-  checkRange(ids, growsWithVocabulary(adapters, path) ? (vocabSize ?? rows) : rows, path);
+  const count = growsWithVocabulary(adapters, path) ? (vocabSize ?? rows) : rows;
+  checkRange(ids, count, path);
+  if (init.policy !== undefined) checkInit(init.policy, ids, count);
+  checkSides(adapters.root, path, init.sides ?? "both");
   return {
     path,
     tensors: new Map<string, Shape>([[ROWS, [ids.length, width]]]),
@@ -55,14 +60,23 @@ export const trainableTokens: AdapterMethod<TrainableTokensConfig> = {
     const init = {
       init_weights: config.init_weights,
       autocastAdapterDtype: options.autocastAdapterDtype ?? true,
+      policy: options.init,
       seed: options.seed ?? 0,
+      onWarning: adapters.onWarning,
+      ...(options.sides ? { sides: options.sides } : {}),
     };
     const single = targets.length === 1 && targets[0] === root.embeddingPath ? targets[0]! : config.target_modules;
     return {
-      config: config.isFromFile ? config : config.withTargets(single ?? targets),
+      config: config.isFromFile ? config : startedAs(options.init, config.withTargets(single ?? targets)),
       placements: targets.map((path) =>
         tokenPlacement(adapters, name, path, config.token_indices, init, options.vocabSize),
       ),
     };
   },
 };
+
+/** A file says that rows start as the base's only where they did. */
+function startedAs(policy: InitPolicy | undefined, config: TrainableTokensConfig): TrainableTokensConfig {
+  if (policy === undefined) return config;
+  return config.withInit(policy === "original" || (typeof policy === "object" && policy.kind === "original"));
+}
