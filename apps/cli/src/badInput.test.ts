@@ -1,4 +1,5 @@
-import { cp, mkdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { AutoModelForCausalLM, AutoTokenizer } from "@neolog/models";
+import { cp, mkdir, readFile, readdir, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { contentsOf, flags, neolog, temporaryFolder, writeLines, writeTinyModel } from "./testing.ts";
@@ -63,6 +64,13 @@ async function editHeader(file: string, change: (header: string) => string): Pro
   await writeFile(file, bytes);
 }
 
+/** Puts the model into shards; → their names. */
+async function shard(at: Files): Promise<string[]> {
+  const model = await AutoModelForCausalLM.fromPretrained(at.model);
+  await model.savePretrained(at.model, { maxShardSize: "12KB" });
+  return (await readdir(at.model)).filter((name) => name.includes("-of-")).toSorted();
+}
+
 const weights = (at: Files): string => join(at.model, "model.safetensors");
 const config = (at: Files): string => join(at.model, "config.json");
 const adapterConfig = (at: Files): string => join(at.adapter, "adapter_config.json");
@@ -107,6 +115,67 @@ const CASES: readonly Case[] = [
     spoil: (at) => writeFile(weights(at), "these are no tensors, whatever the name says"),
     argv: train,
     says: /model.safetensors: .*is this a safetensors file/,
+  },
+  {
+    title: "a shard missing",
+    spoil: async (at) => rm(join(at.model, (await shard(at))[0]!)),
+    argv: generate,
+    says: /model: must hold model-00001-of-0000\d.safetensors, found none/,
+  },
+  {
+    title: "an index that disagrees with its shards",
+    spoil: async (at) => {
+      const [first, second] = await shard(at);
+      const index = join(at.model, "model.safetensors.index.json");
+      const json = JSON.parse(await readFile(index, "utf8")) as { weight_map: Record<string, string> };
+      const moved = Object.entries(json.weight_map).map(([name, file]) => [name, file === first ? second : file]);
+      await edit(index, { weight_map: Object.fromEntries(moved) });
+    },
+    argv: generate,
+    says: /model-00002-of-0000\d.safetensors: must hold tensor "model.embed_tokens.weight", found none/,
+  },
+  {
+    title: "a tensor in two shards",
+    spoil: async (at) => {
+      const [first, second] = await shard(at);
+      await cp(join(at.model, first!), join(at.model, second!));
+    },
+    argv: generate,
+    says: /must (hold tensor "|be in one shard, found ")/,
+  },
+  {
+    title: "weights of a dtype that is no float's",
+    spoil: (at) => editHeader(weights(at), (header) => header.replace('"F32"', '"I32"')),
+    argv: generate,
+    says: /a weight must be F64, F32, BF16 or F16, found I32; a quantized checkpoint must be saved again in Python/,
+  },
+  {
+    title: "a tokenizer larger than the table",
+    spoil: async (at) => {
+      const tokenizer = await AutoTokenizer.fromPretrained(at.model);
+      tokenizer.addTokens(["<wug>", "<dax>"]);
+      await tokenizer.savePretrained(at.model);
+    },
+    argv: generate,
+    says: /model: the table must have a row for every id of tokenizer.json, got 257 rows and ids up to 258; resizeTokenEmbeddings\(259\)/,
+  },
+  {
+    title: "a chat template that throws",
+    spoil: async (at) => {
+      await writeFile(join(at.model, "chat_template.jinja"), "{{ raise_exception('roles must alternate') }}");
+      await writeLines(at["data.jsonl"], [{ messages: [{ role: "assistant", content: "x" }] }]);
+    },
+    argv: train,
+    says: /data.jsonl:1: chat template: must accept the messages, it says: roles must alternate/,
+  },
+  {
+    title: "a chat template that breaks on its own",
+    spoil: async (at) => {
+      await writeFile(join(at.model, "chat_template.jinja"), "{{ messages[5].content.upper() }}");
+      await writeLines(at["data.jsonl"], [{ messages: [{ role: "assistant", content: "x" }] }]);
+    },
+    argv: train,
+    says: /data.jsonl:1: chat template: must accept the messages, it says: /,
   },
   {
     title: "empty weights",

@@ -114,6 +114,35 @@ describe("conversations", () => {
     expect(shownLabels(tokenizer, example!)).toBe("·:x·");
   });
 
+  test("predict what the template marks as generated, where it marks anything", async () => {
+    const tokenizer = byteTokenizer({
+      chat_template:
+        "{% for m in messages %}{% if m.role == 'assistant' %}A:{% generation %}{{ m.content }};{% endgeneration %}{% else %}{{ m.role }}:{{ m.content | trim }};{% endif %}{% endfor %}",
+    });
+    const [example] = await read([{ messages }], { tokenizer });
+    expect(tokenizer.decode(example!.input_ids)).toBe("system:be brief;user:a wug?;A:a duck;user:it says?;A:quack;");
+    expect(shownLabels(tokenizer, example!)).toBe("·a duck;·quack;");
+  });
+
+  test("predict calls of tools, not what tools answer", async () => {
+    const tokenizer = byteTokenizer({
+      chat_template:
+        "{% if tools %}[{{ tools[0].name }}]{% endif %}{% for m in messages %}<{{ m.role }}>{% if m.tool_calls %}{{ m.tool_calls[0].name }}!{% else %}{{ m.content }}{% endif %};{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}",
+    });
+    const chat = [
+      { role: "user", content: "2+2?" },
+      { role: "assistant", content: null, tool_calls: [{ name: "add", arguments: { a: 2, b: 2 } }] },
+      { role: "tool", content: "4" },
+      { role: "assistant", content: "four" },
+    ];
+    const [example] = await read([{ messages: chat, tools: [{ name: "add" }] }], { tokenizer });
+    expect(tokenizer.decode(example!.input_ids)).toBe("[add]<user>2+2?;<assistant>add!;<tool>4;<assistant>four;");
+    expect(shownLabels(tokenizer, example!)).toBe("·add!;·four;");
+    await expect(read([{ messages: chat, tools: "add" }], { tokenizer })).rejects.toThrow(
+      'data.jsonl:1: "tools" must be a list of functions, got "add"',
+    );
+  });
+
   test("take no special tokens beside the template's", async () => {
     const document = JSON.parse(byteTokenizer().files().get("tokenizer.json")!) as Record<string, unknown>;
     const begin = { id: "<end>", ids: [0], tokens: ["<end>"] };

@@ -16,7 +16,7 @@ export interface ReadOptions {
 
 /**
  * Reads a JSONL file: `{"text"}`, `{"prompt", "completion"}` (the prompt is not predicted, an end token follows the completion),
- * `{"messages"}` (only the assistant's turns are predicted) or `{"input_ids", "attention_mask"?, "labels"?}`. Blank lines are
+ * `{"messages", "tools"?}` (only the assistant's turns are predicted) or `{"input_ids", "attention_mask"?, "labels"?}`. Blank lines are
  * skipped, rows that predict nothing are refused. Throws CliError that names file and line.
  */
 export async function readExamples(file: string, options: ReadOptions): Promise<Example[]> {
@@ -62,7 +62,7 @@ function encodeRow(row: unknown, where: string, { tokenizer }: ReadOptions): Exa
   }
   if (!tokenizer) throw new CliError(`${where}: text needs a tokenizer; the model's folder must hold tokenizer.json`);
   if (isText) return predicted(tokenizer.encode(text));
-  if (messages !== undefined) return encodeChat(messages, tokenizer, where);
+  if (messages !== undefined) return encodeChat(fields, tokenizer, where);
   const start = tokenizer.encode(prompt as string);
   const end = tokenizer.eosTokenId;
   const rest = tokenizer.encode(completion as string, { addSpecialTokens: false });

@@ -63,9 +63,14 @@ export async function tokenizerOf(dir: string): Promise<Tokenizer | null> {
   return (await (await openFolder(dir)).has("tokenizer.json")) ? AutoTokenizer.fromPretrained(dir) : null;
 }
 
-/** The tokenizer, for commands that read or write text. */
-export function needTokenizer({ tokenizer }: Loaded, { model, adapter }: ModelFlags): Tokenizer {
-  if (tokenizer) return tokenizer;
+/** The tokenizer, for commands that read or write text: one whose every id the table has a row for. */
+export function needTokenizer({ tokenizer, base }: Loaded, { model, adapter }: ModelFlags): Tokenizer {
   const looked = adapter === undefined ? model : `${adapter} or ${model}`;
-  throw new CliError(`${looked}: must hold tokenizer.json, found none; text needs a tokenizer`);
+  if (!tokenizer) throw new CliError(`${looked}: must hold tokenizer.json, found none; text needs a tokenizer`);
+  const { vocab_size } = base.config;
+  if (tokenizer.vocabSize <= vocab_size) return tokenizer;
+  throw new CliError(
+    `${looked}: the table must have a row for every id of tokenizer.json, got ${vocab_size} rows and ids up to ` +
+      `${tokenizer.vocabSize - 1}; resizeTokenEmbeddings(${tokenizer.vocabSize}) adds rows, "train --tokens" trains new ones`,
+  );
 }

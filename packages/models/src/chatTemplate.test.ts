@@ -1,7 +1,9 @@
+import { readFileSync } from "node:fs";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import type { ChatMessage } from "./chatTemplate.ts";
 import { AutoTokenizer, Tokenizer } from "./tokenizer.ts";
 
 const DOCUMENT = JSON.stringify({
@@ -21,6 +23,19 @@ const CHATML = `{% for message in messages %}
 {% if add_generation_prompt %}
     {{ '<|im_start|>assistant\\n' }}
 {%- endif %}`;
+
+const { cases: recorded } = JSON.parse(
+  readFileSync(new URL("../../../fixtures/chat/templates.json", import.meta.url), "utf8"),
+) as {
+  cases: {
+    name: string;
+    template: string;
+    messages: ChatMessage[];
+    tools: unknown[] | null;
+    text: string;
+    assistant: [number, number][] | null;
+  }[];
+};
 
 const HELLO = [
   { role: "user", content: "hi" },
@@ -55,6 +70,18 @@ describe("applyChatTemplate", () => {
     expect(chat.applyChatTemplate(HELLO)).toBe("<s></s>falsetruetrue");
   });
 
+  // text and spans from transformers' render_jinja_template, fixtures/chat/templates.py
+  test.each(recorded)("$name: as transformers renders it", ({ template, messages, tools, text, assistant }) => {
+    const rendered = tokenizer({ chat_template: template }).renderChat(messages, { tools });
+    expect(rendered).toEqual({ text, assistant });
+  });
+
+  test("marks no turn where the conversation has none, which is not a template without marks", () => {
+    const { template } = recorded.find(({ assistant }) => assistant !== null)!;
+    expect(tokenizer({ chat_template: template }).renderChat(HELLO.slice(0, 1)).assistant).toEqual([]);
+    expect(tokenizer({ chat_template: CHATML }).renderChat(HELLO).assistant).toBe(null);
+  });
+
   test("passes further keys of a message on", () => {
     const chat = tokenizer({ chat_template: "{% for m in messages %}{{ m.name or '?' }}{% endfor %}" });
     const named = { role: "user", content: "hi", name: "Ada" };
@@ -67,6 +94,8 @@ describe("applyChatTemplate", () => {
       { name: "default", template: "plain" },
     ];
     expect(tokenizer({ chat_template }).applyChatTemplate(HELLO)).toBe("plain");
+    expect(tokenizer({ chat_template }).applyChatTemplate(HELLO, { tools: [] })).toBe("plain");
+    expect(tokenizer({ chat_template }).applyChatTemplate(HELLO, { tools: [{ name: "add" }] })).toBe("tools");
     expect(() => tokenizer({ chat_template: chat_template.slice(0, 1) }).applyChatTemplate(HELLO)).toThrow(
       'chat template: must be in chat_template.jinja or as "chat_template" in tokenizer_config.json, found only tool_use',
     );

@@ -1,7 +1,7 @@
 export { AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM } from "./autoModel.ts";
 export { BertForMaskedLM } from "./bert.ts";
 export { CausalLM, type CausalLMOutput, type ModelInputs } from "./causalLm.ts";
-export type { ChatMessage, ChatTemplateOptions } from "./chatTemplate.ts";
+export type { ChatMessage, ChatTemplateOptions, RenderedChat } from "./chatTemplate.ts";
 export { type GenerationConfig, ModelConfigError, type PretrainedConfig } from "./config.ts";
 export { GemmaForCausalLM } from "./gemma.ts";
 export { Gemma2ForCausalLM } from "./gemma2.ts";

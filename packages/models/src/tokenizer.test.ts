@@ -57,6 +57,38 @@ describe("an added token where spaces are ▁", () => {
   });
 });
 
+describe("blanks before punctuation", () => {
+  const wordPiece = (config: string): string => {
+    const model = { type: "WordPiece", unk_token: "a", continuing_subword_prefix: "##", max_input_chars_per_word: 9 };
+    const document = {
+      added_tokens: [],
+      normalizer: null,
+      pre_tokenizer: { type: "WhitespaceSplit" },
+      post_processor: null,
+      decoder: { type: "WordPiece", prefix: "##", cleanup: false },
+      model: { ...model, vocab: { a: 0, ".": 1 } },
+    };
+    const tokenizer = new Tokenizer(JSON.stringify(document), config);
+    return tokenizer.decode(tokenizer.encode("a ."));
+  };
+
+  // as transformers 5.18 decodes
+  test.each([
+    ["{}", "a ."],
+    ['{"clean_up_tokenization_spaces": false}', "a ."],
+    ['{"clean_up_tokenization_spaces": true}', "a."],
+    ['{"remove_space": true, "do_lowercase_and_remove_accent": true}', "a ."],
+  ])("%s leaves %j", (config, text) => expect(wordPiece(config)).toBe(text));
+
+  test("stay after BPE, whatever the config says", () => {
+    const bpe = new Tokenizer(
+      llama().files().get("tokenizer.json")!,
+      '{"clean_up_tokenization_spaces": true, "remove_space": true}',
+    );
+    expect(bpe.decode(bpe.encode("a  . b"))).toBe("a  . b");
+  });
+});
+
 test.each([
   ["{}", 'tokenizer.json: must be a tokenizer of the tokenizers library, found that Tokenizer must contain a "model"'],
   ["{", "tokenizer.json: "],

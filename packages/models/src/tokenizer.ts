@@ -8,7 +8,7 @@ import {
   writeFolder,
 } from "@neolog/checkpoint";
 import { Tokenizer as Encoder } from "@huggingface/tokenizers";
-import { type ChatMessage, type ChatTemplateOptions, renderChat } from "./chatTemplate.ts";
+import { type ChatMessage, type ChatTemplateOptions, type RenderedChat, renderChat } from "./chatTemplate.ts";
 import { type AddedTokenSpec, addTokens, addToConfig } from "./tokenizerFiles.ts";
 import { checkSupported } from "./tokenizerSupport.ts";
 import { VocabularyError, positionsOf, trimTokenizer, trimTokenizerConfig, withPieces } from "./trimTokenizer.ts";
@@ -76,6 +76,10 @@ export class Tokenizer {
    * CheckpointError where there is no chat template, or where it refuses the messages.
    */
   applyChatTemplate(messages: readonly ChatMessage[], options: ChatTemplateOptions = {}): string {
+    return this.renderChat(messages, options).text;
+  }
+  /** The same text, and which of it the template marks as the assistant's with {% generation %}. */
+  renderChat(messages: readonly ChatMessage[], options: ChatTemplateOptions = {}): RenderedChat {
     return renderChat(messages, this.#config, this.#chatTemplate, options);
   }
 
@@ -124,11 +128,16 @@ export class Tokenizer {
   }
 
   #build(): Encoder {
-    const document = parseJson(this.#document, this.#name) as object;
+    const document = parseJson(this.#document, this.#name) as { readonly model?: { readonly type?: string } };
     checkSupported(document, this.#name);
-    const config = parseJson(this.#config, "tokenizer_config.json") as object;
+    const config = parseJson(this.#config, "tokenizer_config.json") as Readonly<Record<string, unknown>>;
+    // as transformers 5: off unless asked for, never after BPE, where it would take blanks that are in the text
+    const clean_up_tokenization_spaces =
+      config["clean_up_tokenization_spaces"] === true && document.model?.type !== "BPE";
+    // what these ask of slow tokenizers, the normalizer of tokenizer.json does
+    const slow = { remove_space: false, do_lowercase_and_remove_accent: false };
     try {
-      return asWritten(new Encoder(document, config));
+      return asWritten(new Encoder(document, { ...config, ...slow, clean_up_tokenization_spaces }));
     } catch (error) {
       throw new CheckpointError(
         "CORRUPT",
