@@ -5,7 +5,7 @@ import { describe, expect, test } from "vitest";
 import { AutoModelForCausalLM } from "./autoModel.ts";
 import { CausalLM } from "./causalLm.ts";
 import type { PretrainedConfig } from "./config.ts";
-import { softcap } from "./gemma2.ts";
+import { softcap } from "./gemma.ts";
 import { KvCache } from "./kvCache.ts";
 import { ARCHITECTURES } from "./registry.ts";
 import { AdaptedEmbeddingError } from "./resize.ts";

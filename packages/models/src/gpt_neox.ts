@@ -3,17 +3,15 @@ import {
   LayerNorm,
   Linear,
   Module,
-  type RopeAngles,
   type RopeParameters,
   TiedHead,
-  applyRotary,
   embedding,
   layerNorm,
   linear,
   ropeAngles,
   ropeFrequencies,
 } from "@neolog/nn";
-import { type Tensor, add, attention, reshape, split, transpose } from "@neolog/tensor";
+import { type Tensor, add, reshape, split } from "@neolog/tensor";
 import * as v from "valibot";
 import { CausalLM, type DecoderInputs } from "./causalLm.ts";
 import {
@@ -30,7 +28,7 @@ import {
   ropeParametersOf,
   size,
 } from "./config.ts";
-import type { KvCache } from "./kvCache.ts";
+import { type BlockInputs, rotaryAttention, splitHeads } from "./rotaryAttention.ts";
 import type { TokenEmbedding, TokenHead } from "./tokenModules.ts";
 
 const schema = v.looseObject({
@@ -70,38 +68,25 @@ function checkSame(file: string, key: string, found: number | undefined, own: st
   throw new ModelConfigError(file, key, `must equal ${own} (${value}), found ${found}`);
 }
 
-/** Angles and mask that all layers share. */
-interface Shared {
-  readonly angles: RopeAngles;
-  readonly mask: Tensor;
-  readonly cache: KvCache | undefined;
-}
-
 /** Causal attention that turns the first part of each head. One Linear gives q, k and v of a head side by side. */
 export class GptNeoXAttention extends Module {
   readonly query_key_value: Linear;
   readonly dense: Linear;
-  readonly #layer: number;
-  readonly #heads: number;
+  readonly #headDim: number;
 
-  constructor({ hidden_size, num_attention_heads, attention_bias }: GptNeoXConfig, layer: number) {
+  constructor({ hidden_size, num_attention_heads, attention_bias }: GptNeoXConfig) {
     super();
-    this.#layer = layer;
-    this.#heads = num_attention_heads;
+    this.#headDim = hidden_size / num_attention_heads;
     this.query_key_value = linear(hidden_size, 3 * hidden_size, attention_bias);
     this.dense = linear(hidden_size, hidden_size, attention_bias);
   }
 
   /** x [B, T, hidden] → [B, T, hidden] */
-  forward(x: Tensor, { angles, mask, cache }: Shared): Tensor {
-    const [B, T, C] = x.shape as [number, number, number];
-    const D = C / this.#heads;
-    const qkv = transpose(reshape(this.query_key_value.forward(x), [B, T, this.#heads, 3 * D]), 1, 2); // [B, H, T, 3D]
-    const [q, k, v] = split(qkv, [D, D, D], -1) as [Tensor, Tensor, Tensor];
-    const turned = applyRotary(k, angles);
-    const { key, value } = cache?.update(this.#layer, turned, v) ?? { key: turned, value: v };
-    const y = transpose(attention(applyRotary(q, angles), key, value, mask), 1, 2); // [B, T, H, D]
-    return this.dense.forward(reshape(y, [B, T, C]));
+  forward(x: Tensor, block: BlockInputs): Tensor {
+    const D = this.#headDim;
+    const qkv = splitHeads(this.query_key_value.forward(x), 3 * D); // [B, H, T, 3D]
+    const [q, k, values] = split(qkv, [D, D, D]) as [Tensor, Tensor, Tensor];
+    return this.dense.forward(rotaryAttention(q, k, values, block));
   }
 }
 
@@ -132,18 +117,18 @@ export class GptNeoXLayer extends Module {
   readonly mlp: GptNeoXMlp;
   readonly #parallel: boolean;
 
-  constructor(config: GptNeoXConfig, layer: number) {
+  constructor(config: GptNeoXConfig) {
     super();
     this.#parallel = config.use_parallel_residual;
     this.input_layernorm = layerNorm(config.hidden_size, config.layer_norm_eps);
     this.post_attention_layernorm = layerNorm(config.hidden_size, config.layer_norm_eps);
-    this.attention = new GptNeoXAttention(config, layer);
+    this.attention = new GptNeoXAttention(config);
     this.mlp = new GptNeoXMlp(config);
   }
 
   /** x [B, T, hidden] → [B, T, hidden] */
-  forward(x: Tensor, shared: Shared): Tensor {
-    const attended = add(x, this.attention.forward(this.input_layernorm.forward(x), shared));
+  forward(x: Tensor, block: BlockInputs): Tensor {
+    const attended = add(x, this.attention.forward(this.input_layernorm.forward(x), block));
     const seen = this.#parallel ? x : attended;
     return add(attended, this.mlp.forward(this.post_attention_layernorm.forward(seen)));
   }
@@ -165,7 +150,7 @@ export class GptNeoXModel extends Module {
     this.#maxPositions = config.max_position_embeddings;
     checkRotaryPairs(file, "partial_rotary_factor", this.#rope, this.#headDim);
     this.embed_in = embedding(config.vocab_size, config.hidden_size);
-    this.layers = Array.from({ length: config.num_hidden_layers }, (_, i) => new GptNeoXLayer(config, i));
+    this.layers = Array.from({ length: config.num_hidden_layers }, () => new GptNeoXLayer(config));
     this.final_layer_norm = layerNorm(config.hidden_size, config.layer_norm_eps);
   }
 
@@ -173,14 +158,14 @@ export class GptNeoXModel extends Module {
   forward({ ids, positions, maskOf, cache }: DecoderInputs, keepAll: boolean): Tensor[] {
     const length = 1 + positions.reduce((longest, p) => Math.max(longest, p), 0);
     const frequencies = ropeFrequencies(this.#rope, this.#headDim, this.#maxPositions, length);
-    const shared = { angles: ropeAngles(frequencies, positions, ids.rows), mask: maskOf(null), cache };
+    const shared = { window: null, mask: maskOf(null), angles: ropeAngles(frequencies, positions, ids.rows), cache };
     let x = this.embed_in.forward(ids.values);
     x = reshape(x, [ids.rows, ids.columns, x.shape[1]!]);
-    const states = [];
-    for (const layer of this.layers) {
+    const states: Tensor[] = [];
+    this.layers.forEach((block, layer) => {
       if (keepAll) states.push(x);
-      x = layer.forward(x, shared);
-    }
+      x = block.forward(x, { ...shared, layer });
+    });
     return [...states, this.final_layer_norm.forward(x)];
   }
 }

@@ -1,5 +1,5 @@
 import { type RopeAngles, applyRotary } from "@neolog/nn";
-import { type Tensor, attention, reshape, transpose } from "@neolog/tensor";
+import { type AttentionOptions, type Tensor, attention, reshape, transpose } from "@neolog/tensor";
 import type { KvCache } from "./kvCache.ts";
 
 /** What a block needs beside the hidden states. */
@@ -29,10 +29,11 @@ export function rotaryAttention(
   k: Tensor,
   v: Tensor,
   { layer, window, mask, angles, cache }: BlockInputs,
+  options: AttentionOptions = {},
 ): Tensor {
   const [B, H, T, D] = q.shape as [number, number, number, number];
   const turned = applyRotary(k, angles);
   const { key, value } = cache?.update(layer, turned, v, window) ?? { key: turned, value: v }; // [B, K, S, D]
-  const y = attention(applyRotary(q, angles), key, value, mask);
+  const y = attention(applyRotary(q, angles), key, value, mask, options);
   return reshape(transpose(y, 1, 2), [B, T, H * D]);
 }
