@@ -211,6 +211,18 @@ describe("configs that we cannot honour are refused", () => {
       { ...TINY_LLAMA, rope_parameters: { rope_type: "llama3", factor: 8 } },
       '"rope_parameters.low_freq_factor": must be set for rope_type "llama3", found none',
     ],
+    [
+      {
+        ...TINY_LLAMA,
+        rope_parameters: { rope_type: "linear", factor: 2, rope_theta: 100 },
+        rope_scaling: { type: "linear", factor: 4 },
+      },
+      '"rope_scaling.factor": must be what rope_parameters says (2), found 4',
+    ],
+    [
+      { ...TINY_LLAMA, rope_parameters: { rope_theta: 100 }, rope_scaling: { type: "linear", factor: 4 } },
+      '"rope_scaling.factor": must be what rope_parameters says (undefined), found 4',
+    ],
     [{ ...TINY_LLAMA, partial_rotary_factor: 0.5 }, '"partial_rotary_factor": must be 1, found 0.5'],
     [{ ...TINY_GPT_NEOX, rotary_pct: 0 }, '"rotary_pct": must be >0, found 0'],
     [{ ...TINY_GPT_NEOX, rotary_pct: 1.5 }, '"rotary_pct": must be <=1, found 1.5'],
@@ -299,6 +311,17 @@ describe("configs that we cannot honour are refused", () => {
   ])("%j", (config, message) => {
     expect(() => fromConfig(config as PretrainedConfig)).toThrow(`config.json: ${message}`);
   });
+});
+
+test("both spellings of rotary positions may stand side by side where they agree", () => {
+  const rope_parameters = { rope_type: "linear", factor: 4, rope_theta: 100 };
+  const both = { ...TINY_LLAMA, rope_parameters, rope_scaling: { type: "linear", factor: 4 } };
+  const logits = (config: PretrainedConfig) => [
+    ...fromConfig(config, { seed: 2, std: 0.5 })
+      .forward({ input_ids: [[1, 2, 3]] })
+      .logits.dataSync(),
+  ];
+  expect(logits(both)).toEqual(logits({ ...TINY_LLAMA, rope_parameters }));
 });
 
 test("llama: a negative pad_token_id counts from the end of the table, as in torch", () => {

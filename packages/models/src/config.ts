@@ -146,9 +146,10 @@ export const PARTIAL_ROPE_KEYS = {
 
 type RopeKeys = v.InferOutput<v.ObjectSchema<typeof PARTIAL_ROPE_KEYS, undefined>>;
 
-/** Both spellings as one. */
+/** Both spellings as one. Throws ModelConfigError where something is missing, or where both are given and disagree. */
 export function ropeParametersOf(config: RopeKeys, file: string): RopeParameters {
   const { rope_parameters, rope_scaling, rope_theta, partial_rotary_factor, original_max_position_embeddings } = config;
+  if (rope_parameters && rope_scaling) checkAgree(rope_parameters, rope_scaling, file);
   const inside = rope_parameters ?? rope_scaling ?? {};
   const rope_type = inside.rope_type ?? inside.type ?? "default";
   // Phi-3 has it beside the others, where transformers lets it win
@@ -167,6 +168,22 @@ export function ropeParametersOf(config: RopeKeys, file: string): RopeParameters
     rope_theta: given.rope_theta ?? rope_theta ?? 10_000,
     partial_rotary_factor: given.partial_rotary_factor ?? partial_rotary_factor,
   };
+}
+
+type Rope = NonNullable<RopeKeys["rope_parameters"]>;
+
+function checkAgree(now: Rope, old: Rope, file: string): void {
+  const one = ({ type = "default", rope_type = type, ...rest }: Rope) =>
+    ({ ...rest, rope_type }) as Record<string, unknown>;
+  for (const [key, value] of Object.entries(one(old))) {
+    const [found, expected] = [JSON.stringify(value), JSON.stringify(one(now)[key])];
+    if (found === expected) continue;
+    throw new ModelConfigError(
+      file,
+      `rope_scaling.${key}`,
+      `must be what rope_parameters says (${expected}), found ${found}`,
+    );
+  }
 }
 
 /** Throws ModelConfigError unless the elements that turn make pairs, each with its factor where the type has factors. */
