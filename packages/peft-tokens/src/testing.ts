@@ -15,6 +15,13 @@ const TINY = {
   max_position_embeddings: 16,
   rms_norm_eps: 1e-5,
   hidden_act: "silu",
+  pad_token_id: null,
+  sliding_window: 4,
+  rotary_pct: 1,
+  query_pre_attn_scalar: 2,
+  attn_logit_softcapping: null,
+  final_logit_softcapping: 6,
+  ffn_dim: 8,
   n_embd: 6,
   n_layer: 1,
   n_head: 3,
@@ -31,11 +38,13 @@ const NAMED: Readonly<Record<string, object>> = {
 /** A name above, or an architecture of the registry followed by "tied" or "untied". */
 export type BaseName = string;
 
-/** Every architecture, head tied and untied. */
-export const EVERY_BASE: readonly BaseName[] = Object.keys(ARCHITECTURES).flatMap((type) => [
-  `${type} tied`,
-  `${type} untied`,
-]);
+/** No causal language models. */
+const OTHERS = ["bert", "t5"];
+
+/** Every architecture of causal language models, head tied and untied. */
+export const EVERY_BASE: readonly BaseName[] = Object.keys(ARCHITECTURES)
+  .filter((type) => !OTHERS.includes(type))
+  .flatMap((type) => [`${type} tied`, `${type} untied`]);
 
 export function configOf(name: BaseName): PretrainedConfig {
   const [model_type, tie] = name.split(" ");
