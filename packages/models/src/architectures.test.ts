@@ -294,6 +294,7 @@ describe("configs that we cannot honour are refused", () => {
       '"sliding_window": must be set for layer 1, which has a window, found none',
     ],
     [{ ...TINY["qwen3"], head_dim: undefined }, '"head_dim": must be set, found none'],
+    [{ ...TINY["phi3"], pad_token_id: undefined }, '"pad_token_id": must be below vocab_size (23), found 32000'],
     [
       { ...TINY["phi3"], rope_scaling: { type: "linear", factor: 2 } },
       '"rope_type": must be "default" or "longrope" for phi3, found "linear"',

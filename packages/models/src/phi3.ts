@@ -6,7 +6,12 @@ import { LLAMA_KEYS, type LlamaConfig, LlamaDecoderLayer, LlamaLike, llamaConfig
 import { type BlockInputs, rotaryAttention, splitHeads } from "./rotaryAttention.ts";
 import { WINDOW_KEYS, sameWindowsOf } from "./windows.ts";
 
-const schema = v.looseObject({ ...LLAMA_KEYS, ...PARTIAL_ROPE_KEYS, ...WINDOW_KEYS });
+const schema = v.looseObject({
+  ...LLAMA_KEYS,
+  ...PARTIAL_ROPE_KEYS,
+  ...WINDOW_KEYS,
+  pad_token_id: v.optional(LLAMA_KEYS.pad_token_id, 32_000),
+});
 
 /** Grouped-query attention with one matrix for q, k and v. */
 export class Phi3Attention extends Module {

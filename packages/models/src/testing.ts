@@ -179,7 +179,7 @@ export const TINY: Readonly<Record<string, PretrainedConfig>> = {
   llama: TINY_LLAMA,
   mistral: { ...TINY_LLAMA, model_type: "mistral", sliding_window: 3 },
   opt: TINY_OPT,
-  phi3: { ...TINY_LLAMA, model_type: "phi3", partial_rotary_factor: 0.5 },
+  phi3: { ...TINY_LLAMA, model_type: "phi3", pad_token_id: null, partial_rotary_factor: 0.5 },
   t5: TINY_T5,
   qwen2: { ...TINY_LLAMA, model_type: "qwen2", use_sliding_window: true, max_window_layers: 1, sliding_window: 3 },
   qwen3: {
