@@ -360,6 +360,28 @@ describe("phi3 with longrope", () => {
     expect(logits({}, 5)).toEqual(logits(short, 5));
   });
 
+  test("a text that grows past the original length is decoded as if it had been given whole, padded or not", async () => {
+    const model = fromConfig(config, { seed: 2, std: 0.5 });
+    for (const mask of [
+      [1, 1, 1],
+      [0, 1, 1],
+    ]) {
+      // prettier-ignore
+      const prompt = { ids: [[1, 2, 3]], attention: [mask] };
+      const decoding = model.decoding(prompt);
+      for (const id of [4, 5, 6, 7]) {
+        const next = [...decoding.next().dataSync()];
+        const ids = decoding.ids[0]!;
+        const attention_mask = [ids.map((_, i) => mask[i] ?? 1)];
+        const position_ids = mask[0] ? [ids.map((_, i) => i)] : [ids.map((_, i) => (i === 0 ? 1 : i - 1))];
+        const inputs = { input_ids: [ids], attention_mask, position_ids, logits_to_keep: 1 };
+        expect(next, `after ${ids.join(" ")}`).toEqual([...model.forward(inputs).logits.dataSync()]);
+        (ids as number[]).push(id);
+      }
+      decoding.dispose();
+    }
+  });
+
   test.each(["su", "yarn"])("is what phi3 calls %s", (type) => {
     expect(logits({ rope_scaling: { ...LONGROPE, type } }, 5)).toEqual(logits({}, 5));
     const rope_parameters = { ...LONGROPE, type: undefined, rope_type: type, original_max_position_embeddings: 4 };

@@ -18,7 +18,10 @@ export interface Prompt {
   readonly attention: number[][];
 }
 
-/** A decoder over a prompt and what follows it. Keys and values are cached; positions are counted without the padding. */
+/**
+ * A decoder over a prompt and what follows it. Keys and values are cached; positions are counted without the padding. Where a model
+ * turns its keys otherwise once a text, without padding, is longer than `turns`, it is run again from its beginning then.
+ */
 export class CausalDecoding implements Decoding {
   readonly ids: number[][];
   readonly #model: { forward(inputs: ModelInputs): CausalLMOutput };
@@ -27,15 +30,19 @@ export class CausalDecoding implements Decoding {
   readonly #attention: number[][] | null;
   /** The next position of each row. */
   readonly #positions: number[];
+  /** How many columns there may be before the keys turn otherwise. */
+  readonly #turns: number;
 
-  constructor(model: { forward(inputs: ModelInputs): CausalLMOutput }, { ids, attention }: Prompt) {
+  constructor(model: { forward(inputs: ModelInputs): CausalLMOutput }, { ids, attention }: Prompt, turns = Infinity) {
     this.#model = model;
+    this.#turns = turns + Math.min(...attention.map((row) => row.filter((attended) => !attended).length));
     this.ids = ids;
     this.#attention = attention.some((row) => row.includes(0)) ? attention : null;
     this.#positions = ids.map(() => 0);
   }
 
   next(): Tensor {
+    if (this.#cache.length <= this.#turns && this.ids[0]!.length > this.#turns) this.#forget();
     const past = this.#cache.length;
     const input_ids = this.ids.map((row) => row.slice(past));
     const inputs = { input_ids, past_key_values: this.#cache, logits_to_keep: 1 };
@@ -44,6 +51,11 @@ export class CausalDecoding implements Decoding {
 
   dispose(): void {
     this.#cache.dispose();
+  }
+
+  #forget(): void {
+    this.#cache.dispose();
+    this.#positions.fill(0);
   }
 
   /** Mask and positions; padding has position 1, as in transformers. */

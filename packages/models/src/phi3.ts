@@ -2,6 +2,7 @@ import { ACTIVATIONS, Linear, Module, linear } from "@neolog/nn";
 import { type Tensor, mul, split } from "@neolog/tensor";
 import * as v from "valibot";
 import { ModelConfigError, PARTIAL_ROPE_KEYS, type PretrainedConfig, parseConfig, ropeParametersOf } from "./config.ts";
+import { CausalDecoding, type Decoding, type Prompt } from "./decoding.ts";
 import { LLAMA_KEYS, type LlamaConfig, LlamaDecoderLayer, LlamaLike, llamaConfig } from "./llama.ts";
 import { type BlockInputs, rotaryAttention, splitHeads } from "./rotaryAttention.ts";
 import { WINDOW_KEYS, sameWindowsOf } from "./windows.ts";
@@ -60,6 +61,9 @@ export class Phi3Mlp extends Module {
 
 /** Llama with fused projections. Abdin et al. 2024, https://arxiv.org/abs/2404.14219; transformers' Phi3ForCausalLM. */
 export class Phi3ForCausalLM extends LlamaLike {
+  /** How long a text may get before longrope takes its other factors. */
+  readonly #turns: number | undefined;
+
   constructor(config: PretrainedConfig, file = "config.json") {
     const given = parseConfig(schema, withLongrope(config), file);
     const rope = ropeParametersOf(given, file);
@@ -72,6 +76,11 @@ export class Phi3ForCausalLM extends LlamaLike {
     }
     const parsed = llamaConfig(given, file, { rope, windows: sameWindowsOf(given, file) });
     super(config, parsed, () => new LlamaDecoderLayer(parsed, new Phi3Attention(parsed), new Phi3Mlp(parsed)));
+    this.#turns = rope.rope_type === "longrope" ? rope.original_max_position_embeddings : undefined;
+  }
+
+  override decoding(prompt: Prompt): Decoding {
+    return new CausalDecoding(this, prompt, this.#turns);
   }
 }
 
