@@ -1,0 +1,141 @@
+import { ARCHITECTURES, AutoModelForCausalLM, type CausalLM, KvCache, type PretrainedConfig } from "@neolog/models";
+import { Random, Scope, type Tensor, defaultBackend, setDefaultBackend } from "@neolog/tensor";
+import { computingBackends } from "@neolog/tensor/testing";
+import fc from "fast-check";
+import { beforeAll, describe, expect, test } from "vitest";
+import { ARBITRARY_CONFIGS } from "./arbitraryConfigs.ts";
+import { TrainableTokensConfig, getPeftModel } from "./index.ts";
+import { setRows } from "./testing.ts";
+
+/** Encoders, and what has one: they have no cache. */
+const NOT_CAUSAL = ["bert", "t5"];
+
+test("every causal language model has an arbitrary config", () => {
+  const causal = Object.keys(ARCHITECTURES).filter((type) => !NOT_CAUSAL.includes(type));
+  expect(Object.keys(ARBITRARY_CONFIGS).toSorted()).toEqual(causal.toSorted());
+});
+
+/** A model, and rows of one length that are padded on the left or on the right. */
+interface Case {
+  readonly config: PretrainedConfig;
+  readonly seed: number;
+  readonly input_ids: number[][];
+  readonly attention_mask: number[][];
+}
+
+const cases = (config: fc.Arbitrary<PretrainedConfig>): fc.Arbitrary<Case> =>
+  fc
+    .record({
+      config,
+      seed: fc.nat(),
+      length: fc.integer({ min: 2, max: 12 }),
+      left: fc.boolean(),
+      rows: fc.integer({ min: 1, max: 3 }),
+    })
+    .map(({ config: arbitrary, seed, length, left, rows }) => {
+      const random = new Random(seed);
+      const below = (n: number): number => Math.floor(random.next() * n);
+      const row = <T>(f: (t: number) => T): T[] => Array.from({ length }, (_, t) => f(t));
+      const pads = Array.from({ length: rows }, () => below(length));
+      return {
+        config: arbitrary,
+        seed,
+        input_ids: pads.map(() => row(() => below(arbitrary.vocab_size))),
+        attention_mask: pads.map((pad) => row((t) => Number(left ? t >= pad : t < length - pad))),
+      };
+    });
+
+const build = ({ config, seed }: Case): CausalLM => AutoModelForCausalLM.fromConfig(config, { seed, std: 0.5 });
+
+/** The logits of each row's positions that are no padding; the last columns of the mask are theirs. */
+function rowsOf(logits: Tensor, attention_mask: readonly (readonly number[])[]): number[][][] {
+  const [, columns, vocab] = logits.shape as [number, number, number];
+  const data = logits.dataSync();
+  return attention_mask.map((row, b) =>
+    row.slice(-columns).flatMap((attended, t) => {
+      const at = (b * columns + t) * vocab;
+      return attended ? [Array.from(data.subarray(at, at + vocab))] : [];
+    }),
+  );
+}
+
+/** The same bytes where the backend keeps the order of its sums, else numbers as near as float32 is. */
+function expectSame(actual: readonly number[][][], expected: readonly number[][][]): void {
+  if (defaultBackend().exact) {
+    expect(actual).toEqual(expected);
+    return;
+  }
+  const [a, b] = [actual, expected].map((rows) => rows.flat(2)) as [number[], number[]];
+  expect(a.length).toBe(b.length);
+  a.forEach((x, i) => expect(Math.abs(x - b[i]!)).toBeLessThanOrEqual(1e-5 * Math.max(1, Math.abs(b[i]!))));
+}
+
+const worlds = (await computingBackends()).flatMap((on) =>
+  Object.keys(ARBITRARY_CONFIGS).map((type) => ({ type, ...on })),
+);
+
+describe.each(worlds)("random $type on $title", ({ type, backend }) => {
+  beforeAll(() => setDefaultBackend(backend));
+  const always = (holds: (drawn: Case) => Promise<void> | void): Promise<void> =>
+    fc.assert(
+      fc.asyncProperty(cases(ARBITRARY_CONFIGS[type]!), async (drawn) => {
+        using _scope = new Scope();
+        await holds(drawn);
+      }),
+      { numRuns: 12 },
+    );
+
+  test("decoding with the cache, in pieces, gives what one pass gives", () =>
+    always((drawn) => {
+      const { input_ids, attention_mask, seed } = drawn;
+      const model = build(drawn);
+      const random = new Random(seed);
+      const past_key_values = new KvCache();
+      const pieces: number[][][][] = [];
+      for (let start = 0; start < input_ids[0]!.length;) {
+        const end = Math.min(input_ids[0]!.length, start + 1 + Math.floor(4 * random.next()));
+        const seen = attention_mask.map((row) => row.slice(0, end));
+        const ids = input_ids.map((row) => row.slice(start, end));
+        const { logits } = model.forward({ input_ids: ids, attention_mask: seen, past_key_values });
+        pieces.push(rowsOf(logits, seen));
+        start = end;
+      }
+      past_key_values.dispose();
+      const joined = input_ids.map((_, b) => pieces.flatMap((rows) => rows[b]!));
+      expectSame(joined, rowsOf(model.forward({ input_ids, attention_mask }).logits, attention_mask));
+    }));
+
+  test("merging an adapter of tokens changes no logit", () =>
+    always(async (drawn) => {
+      const { input_ids, attention_mask, config, seed } = drawn;
+      const base = build(drawn);
+      const random = new Random(seed);
+      const token_indices = Array.from({ length: config.vocab_size }, (_, id) => id).filter(() => random.next() < 0.4);
+      const leaf = base.embeddingPath.split(".").at(-1)!;
+      const adapter = new TrainableTokensConfig({
+        token_indices: token_indices.length > 0 ? token_indices : [0],
+        target_modules: [leaf],
+      });
+      const peft = getPeftModel(base, adapter, { onWarning: () => undefined });
+      setRows(peft, "default");
+      const adapted = rowsOf(peft.forward({ input_ids, attention_mask }).logits, attention_mask);
+      const merged = await peft.mergeAndUnload();
+      expectSame(rowsOf(merged.forward({ input_ids, attention_mask }).logits, attention_mask), adapted);
+    }));
+
+  test("permuting the rows of a batch permutes what comes out", () =>
+    always((drawn) => {
+      const model = build(drawn);
+      const logits = (order: readonly number[]): number[][][] => {
+        const [input_ids, attention_mask] = [drawn.input_ids, drawn.attention_mask].map((x) => order.map((b) => x[b]!));
+        return rowsOf(model.forward({ input_ids: input_ids!, attention_mask }).logits, attention_mask!);
+      };
+      const order = drawn.input_ids.map((_, b) => b);
+      const turned = [...order.slice(1), 0];
+      const rows = logits(order);
+      expectSame(
+        logits(turned),
+        turned.map((b) => rows[b]!),
+      );
+    }));
+});
