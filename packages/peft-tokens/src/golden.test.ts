@@ -6,6 +6,7 @@ import {
   ARCHITECTURES,
   AutoModelForCausalLM,
   AutoModelForMaskedLM,
+  AutoModelForSeq2SeqLM,
   type CausalLM,
   type ModelInputs,
 } from "@neolog/models";
@@ -24,6 +25,7 @@ const models = existsSync(beside) ? beside : `${root}fixtures/models`;
 const AUTO: Readonly<Record<string, { fromPretrained(dir: string): Promise<unknown> }>> = {
   causal: AutoModelForCausalLM,
   masked: AutoModelForMaskedLM,
+  seq2seq: AutoModelForSeq2SeqLM,
 };
 const autoOf = (name: string) => AUTO[json(`${models}/${name}/expected.json`).kind];
 const known = (name: string): boolean =>
