@@ -52,7 +52,6 @@ const schema = v.looseObject({
 export type T5Config = v.InferOutput<typeof schema> & {
   readonly activation: (x: Tensor) => Tensor;
   readonly gated: boolean;
-  readonly tied: boolean;
   readonly outputScale: number;
 };
 
@@ -64,10 +63,18 @@ function t5Config(config: PretrainedConfig, file: string): T5Config {
     const mustHold = `must be above half of relative_attention_num_buckets (${buckets}), found ${distance}`;
     throw new ModelConfigError(file, "relative_attention_max_distance", mustHold);
   }
-  const tied = parsed.tie_word_embeddings ?? true;
-  const scaled = parsed.scale_decoder_outputs ?? tied; // T5 1.1 unties the head and drops the scale; transformers 5 has a key for it
-  return { ...parsed, ...feedForwardOf(parsed, file), tied, outputScale: scaled ? parsed.d_model ** -0.5 : 1 };
+  const scaled = parsed.scale_decoder_outputs ?? isTied(parsed);
+  return { ...parsed, ...feedForwardOf(parsed, file), outputScale: scaled ? parsed.d_model ** -0.5 : 1 };
 }
+
+/**
+ * T5 scales the decoder's output for a tied head; T5 1.1 has its own head and no scale. transformers 4 says so by tie_word_embeddings,
+ * transformers 5 writes true there in either case and says it by scale_decoder_outputs.
+ */
+const isTied = (config: {
+  readonly tie_word_embeddings?: unknown;
+  readonly scale_decoder_outputs?: unknown;
+}): boolean => config.tie_word_embeddings !== false && config.scale_decoder_outputs !== false;
 
 /** `relu`, `gated-silu`, …; `gated-gelu` means the tanh form. */
 function feedForwardOf(config: v.InferOutput<typeof schema>, file: string) {
@@ -329,7 +336,7 @@ export class T5ForConditionalGeneration extends Seq2SeqLM {
     this.shared = embedding(parsed.vocab_size, parsed.d_model);
     this.encoder = new T5Stack(parsed, false, () => this.shared);
     this.decoder = new T5Stack(parsed, true, () => this.shared);
-    this.lm_head = parsed.tied ? new TiedHead(() => this.shared) : linear(parsed.d_model, parsed.vocab_size);
+    this.lm_head = isTied(parsed) ? new TiedHead(() => this.shared) : linear(parsed.d_model, parsed.vocab_size);
   }
 
   get embeddingPath(): string {
@@ -341,7 +348,15 @@ export class T5ForConditionalGeneration extends Seq2SeqLM {
   /** The stacks share the table in every T5, the head where the config says so. */
   get tiedPaths(): readonly string[] {
     const stacks = ["encoder.embed_tokens", "decoder.embed_tokens"];
-    return (this.config.tie_word_embeddings ?? true) ? [...stacks, this.headPath] : stacks;
+    return isTied(this.config) ? [...stacks, this.headPath] : stacks;
+  }
+  override get config(): PretrainedConfig {
+    return super.config;
+  }
+  /** A head that is untied later keeps its scale. */
+  override set config(config: PretrainedConfig) {
+    const unties = isTied(this.config) && !isTied(config);
+    super.config = unties ? { ...config, scale_decoder_outputs: this.#parsed.outputScale !== 1 } : config;
   }
   get decoderStartTokenId(): number | null {
     return this.#parsed.decoder_start_token_id ?? null;
