@@ -6,6 +6,7 @@ import {
   type Tensor,
   type View,
   attention,
+  contiguousLayout,
   crossEntropy,
   layerNorm,
   logSoftmax,
@@ -60,9 +61,15 @@ export async function fusedReference(): Promise<Backend> {
     <N extends FusedName>(name: N) =>
     (out: View, views: readonly View[], attrs: OpAttrs[N]): void => {
       using _ = new Scope();
-      const inputs = views.map(({ buffer, layout: { shape, offset } }) =>
-        tensor(memory.readSync!(buffer, offset, sizeOf(shape)), shape, buffer.dtype, plain),
-      );
+      const inputs = views.map((view) => {
+        const { dtype } = view.buffer;
+        const { shape } = view.layout;
+        const rows = memory.allocate(dtype, sizeOf(shape)); // kernels may get views of any strides
+        memory.copy({ buffer: rows, layout: contiguousLayout(shape) }, view);
+        const elements = memory.readSync!(rows, 0, sizeOf(shape));
+        memory.free(rows);
+        return tensor(elements, shape, dtype, plain);
+      });
       const y = untracked(() => COMPOSITES[name](inputs, attrs));
       memory.write(out.buffer, y.dataSync(), out.layout.offset);
     };
