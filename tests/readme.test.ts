@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { AutoModelForCausalLM } from "@neolog/models";
-import { PeftModel } from "@neolog/peft-tokens";
+import { PeftModel, tokensOf } from "@neolog/peft-tokens";
 import { expect, test, vi } from "vitest";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -43,7 +43,7 @@ test("the README's program runs, prints the README's line, and writes what its P
     const peft = await PeftModel.fromPretrained(base, join(folder, "wug"), {
       onWarning: ({ message }) => expect.fail(message),
     });
-    expect(peft.peftConfig["default"]!.token_indices).toEqual([rows - 1]);
+    expect(tokensOf(peft.peftConfig["default"]!)).toEqual([rows - 1]);
   } finally {
     rmSync(folder, { recursive: true });
   }

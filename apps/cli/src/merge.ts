@@ -4,6 +4,7 @@ import type { Io } from "./io.ts";
 import { loadModel } from "./load.ts";
 import { Output } from "./output.ts";
 import { checkTarget, publish } from "./publish.ts";
+import { tokensOf } from "@neolog/peft-tokens";
 import { count } from "./text.ts";
 
 /** neolog merge: adapter rows written into the table, the result a plain checkpoint. */
@@ -21,7 +22,7 @@ export const mergeCommand = (io: Io) =>
       const output = new Output(io, flags);
       await checkTarget(flags.out, flags.model, flags.adapter);
       const { peft, tokenizer } = await loadModel(flags, output);
-      const ids = peft!.peftConfig["default"]!.token_indices;
+      const ids = tokensOf(peft!.peftConfig["default"]!);
       const merged = await peft!.mergeAndUnload({ safeMerge: flags.safeMerge === true });
       await publish(flags.out, "config.json", async (dir) => {
         await merged.savePretrained(dir);

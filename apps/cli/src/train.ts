@@ -1,6 +1,6 @@
 import { SCHEDULES } from "@neolog/autograd";
 import { type CausalLM, type Tokenizer } from "@neolog/models";
-import { PeftModel, TrainableTokensConfig, getPeftModel } from "@neolog/peft-tokens";
+import { PeftModel, TrainableTokensConfig, getPeftModel, tokensOf } from "@neolog/peft-tokens";
 import { defaultBackend } from "@neolog/tensor";
 import { Option } from "@commander-js/extra-typings";
 import { createHash } from "node:crypto";
@@ -211,7 +211,7 @@ async function wrap(
     return getPeftModel(base, config, { onWarning });
   }
   const peft = await PeftModel.fromPretrained(base, saved.dir, { isTrainable: true, onWarning });
-  const before = peft.peftConfig["default"]!.token_indices;
+  const before = tokensOf(peft.peftConfig["default"]!);
   if (before.join() !== ids.join()) {
     throw new CliError(
       `--resume ${saved.dir}: must train the same rows, got ${ids.join(", ")} where the run has ${before.join(", ")}`,

@@ -12,6 +12,10 @@ export class Conv1D extends Module {
     this.weight = weight;
     this.bias = bias;
   }
+  /** The same with copies of its tensors. */
+  copy(copied: (t: Tensor) => Tensor): Conv1D {
+    return new Conv1D(copied(this.weight), copied(this.bias));
+  }
   /** x [..., in] → [..., out] */
   forward(x: Tensor): Tensor {
     return add(matmul(x, this.weight), this.bias);

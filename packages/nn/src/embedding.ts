@@ -23,6 +23,10 @@ export class Embedding extends Module {
     return this.#paddingIdx;
   }
 
+  /** The same with copies of its tensors. */
+  copy(copied: (t: Tensor) => Tensor): Embedding {
+    return new Embedding(copied(this.weight), this.#paddingIdx);
+  }
   /** ids [n] → [n, hidden]. Throws IndexError for an id outside the table. */
   forward(ids: Int32Array): Tensor {
     const outside = ids.find((id) => id < 0 || id >= this.num_embeddings);

@@ -14,6 +14,10 @@ export class LayerNorm extends Module {
     this.bias = bias;
     this.#eps = eps;
   }
+  /** The same with copies of its tensors. */
+  copy(copied: (t: Tensor) => Tensor): LayerNorm {
+    return new LayerNorm(this.weight && copied(this.weight), this.bias && copied(this.bias), this.#eps);
+  }
   /** x [..., n] → [..., n] */
   forward(x: Tensor): Tensor {
     const n = [x.shape.at(-1)!];

@@ -18,6 +18,10 @@ export class Linear extends Module {
   get out_features(): number {
     return this.weight.shape[0]!;
   }
+  /** The same with copies of its tensors. */
+  copy(copied: (t: Tensor) => Tensor): Linear {
+    return new Linear(copied(this.weight), this.bias && copied(this.bias));
+  }
   /** x [..., in] → [..., out] */
   forward(x: Tensor): Tensor {
     return affine(x, this.weight, this.bias);

@@ -4,12 +4,14 @@ import { Tensor } from "@neolog/tensor";
 export abstract class Module {
   abstract forward(...args: never[]): unknown;
 
-  /** Modules in public fields, lists of modules counted through: `layers.0`. */
+  /** Modules in public fields; lists of modules count through `layers.0`, records through their keys, `lora_A.default`. */
   *namedChildren(): Generator<[string, Module]> {
     for (const [key, value] of Object.entries(this)) {
       if (value instanceof Module) yield [key, value];
       else if (Array.isArray(value)) {
         for (const [i, item] of value.entries()) if (item instanceof Module) yield [`${key}.${i}`, item];
+      } else if (isRecord(value)) {
+        for (const [name, item] of Object.entries(value)) if (item instanceof Module) yield [`${key}.${name}`, item];
       }
     }
   }

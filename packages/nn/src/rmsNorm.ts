@@ -12,6 +12,10 @@ export class RmsNorm extends Module {
     this.weight = weight;
     this.#eps = eps;
   }
+  /** The same with copies of its tensors. */
+  copy(copied: (t: Tensor) => Tensor): RmsNorm {
+    return new RmsNorm(copied(this.weight), this.#eps);
+  }
   /** x [..., n] → [..., n] */
   forward(x: Tensor): Tensor {
     return normalize(x, this.weight, this.#eps);
@@ -32,6 +36,10 @@ export class GemmaRmsNorm extends Module {
   }
   override initialValue(): number {
     return 0;
+  }
+  /** The same with copies of its tensors. */
+  copy(copied: (t: Tensor) => Tensor): GemmaRmsNorm {
+    return new GemmaRmsNorm(copied(this.weight), this.#eps);
   }
   /** x [..., n] → [..., n] */
   forward(x: Tensor): Tensor {

@@ -13,11 +13,19 @@ export interface NonFinite {
 export abstract class AdapterLayer extends Module {
   /** The module that was here before. */
   abstract get base(): Module;
+  /** Where, below the path that the unadapted model has for it, the layer sits and keeps the base: prefix of the base's keys. */
+  get baseKey(): string {
+    return "base_layer.";
+  }
   /** PEFT's name of the class, for the status. */
   abstract get moduleType(): string;
   abstract get backend(): Backend;
   /** Names of the adapters with a part here. */
   abstract get adapters(): string[];
+  /** No two adapters in effect may have a part here. */
+  get exclusive(): boolean {
+    return false;
+  }
   has(name: string): boolean {
     return this.adapters.includes(name);
   }
@@ -25,6 +33,11 @@ export abstract class AdapterLayer extends Module {
   /** What the layer keeps of each adapter; a call can go on with what it was. */
   get parts(): Parts {
     return new Map();
+  }
+
+  /** Whether the modules that are tied to this one have the adapter's effect too. */
+  holdsOnTies(_name: string): boolean {
+    return false;
   }
 
   /** An adapter's tensors by their names below this module in a file: what trains, is saved, is loaded. */

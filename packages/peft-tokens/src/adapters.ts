@@ -1,3 +1,4 @@
+import type { Tensor } from "@neolog/tensor";
 import type { AdaptableModel } from "./adaptable.ts";
 import type { AdapterLayer } from "./adapterLayer.ts";
 import { EffectiveSet, type OverlapPolicy } from "./effective.ts";
@@ -22,6 +23,8 @@ export interface Adapter {
   config: PeftConfig;
   /** As set; in effect only while adapters are enabled. */
   requiresGrad: boolean;
+  /** Biases of the base that train with it, by the paths of their modules. */
+  readonly biases?: ReadonlyMap<string, Tensor>;
 }
 
 /** The adapters of a model: which there are, which count. Works on any module tree; PeftModel is its face. */
@@ -103,7 +106,8 @@ export class Adapters {
       this.detach(name);
       throw error;
     }
-    this.entries.set(name, { config: plan.config, requiresGrad: false });
+    const { config: resolved, biases } = plan;
+    this.entries.set(name, { config: resolved, requiresGrad: false, ...(biases ? { biases } : {}) });
     applyRequiresGrad(this);
   }
 
@@ -146,6 +150,7 @@ export class Adapters {
     if (state.merged.includes(name))
       throw new AdapterError("MERGED", `deleteAdapter: ${name} must not be merged; unmerge it first`, { name });
     this.detach(name);
+    for (const t of this.known(name).biases?.values() ?? []) t.requiresGrad = false;
     this.entries.delete(name);
     const wasActive = state.active.includes(name);
     state.active = state.active.filter((other) => other !== name);
@@ -166,6 +171,7 @@ export class Adapters {
       for (const name of layer.adapters) layer.remove(name);
       onProgress?.(i + 1, layers.length);
     });
+    for (const { biases } of this.entries.values()) for (const t of biases?.values() ?? []) t.requiresGrad = false;
     this.entries.clear();
     this.state.active = [];
     this.state.merged = [];

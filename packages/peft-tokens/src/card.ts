@@ -4,6 +4,11 @@ import { type PeftConfig, tokensOf } from "./registry.ts";
 export function readmeCard(config: PeftConfig): string {
   const { base_model_name_or_path, task_type } = config;
   const base = base_model_name_or_path;
+  const rows = tokensOf(config).length;
+  const what =
+    config.peft_type === "LORA"
+      ? `A LoRA adapter${rows > 0 ? ` and ${rows} rows of the token embedding` : ""}`
+      : `A Trainable Tokens adapter: ${rows} rows of the token embedding`;
   const lines = [
     "---",
     ...(base === null ? [] : [`base_model: ${base}`]),
@@ -11,10 +16,11 @@ export function readmeCard(config: PeftConfig): string {
     ...(task_type === "CAUSAL_LM" ? ["pipeline_tag: text-generation"] : []),
     "tags:",
     ...(base === null ? [] : [`- base_model:adapter:${base}`]),
+    ...(config.peft_type === "LORA" ? ["- lora"] : []),
     "- transformers",
     "---",
     "",
-    `A Trainable Tokens adapter: ${tokensOf(config).length} rows of the token embedding${base === null ? "" : ` of ${base}`}, trained by Neolog.`,
+    `${what}${base === null ? "" : ` of ${base}`}, trained by Neolog.`,
     "Load it with `PeftModel.from_pretrained` in Python or TypeScript.",
     "",
   ];

@@ -1,4 +1,4 @@
-import { nearest } from "@neolog/nn";
+import { type ConfigFile, checkBoolean, checkNames, checkOptionKeys, optionsOf, toFile } from "./configFile.ts";
 import { ConfigError } from "./errors.ts";
 import type { OnWarning } from "./warnings.ts";
 
@@ -58,36 +58,16 @@ export class TrainableTokensConfig {
   readonly auto_mapping: Readonly<Record<string, string>> | null;
   readonly peft_version: string | null;
   /** The file it was read from: written back with the same keys, known or not. */
-  readonly #file: Readonly<Record<string, unknown>> | null;
+  readonly #file: ConfigFile | null;
 
-  constructor(options: TrainableTokensOptions, file: Readonly<Record<string, unknown>> | null = null) {
-    const stranger = Object.keys(options).find((key) => !KEYS.includes(key));
-    if (stranger !== undefined) {
-      const near = nearest(stranger, KEYS);
-      const hint = near.length > 0 ? `; did you mean "${near[0]}"?` : "";
-      throw new ConfigError(
-        "UNKNOWN_KEY",
-        `TrainableTokensConfig: keys must be ${KEYS.join(", ")}, got "${stranger}"${hint}`,
-        {
-          key: stranger,
-          near,
-        },
-      );
-    }
+  constructor(options: TrainableTokensOptions, file: ConfigFile | null = null) {
+    checkOptionKeys("TrainableTokensConfig", options, KEYS);
     const given = { ...DEFAULTS, ...options };
     checkIds(given.token_indices);
-    checkTarget(given.target_modules);
+    checkNames("target_modules", given.target_modules);
     checkBoolean("init_weights", given.init_weights);
     checkBoolean("inference_mode", given.inference_mode);
-    if (given.task_type !== null && !TASK_TYPES.includes(given.task_type)) {
-      throw new ConfigError(
-        "TASK_TYPE",
-        `TrainableTokensConfig: task_type must be null or one of ${TASK_TYPES.join(", ")}, got ${JSON.stringify(given.task_type)}`,
-        {
-          task_type: given.task_type,
-        },
-      );
-    }
+    checkTaskType("TrainableTokensConfig", given.task_type);
     this.token_indices = [...given.token_indices];
     this.target_modules = given.target_modules;
     this.init_weights = given.init_weights;
@@ -101,18 +81,8 @@ export class TrainableTokensConfig {
   }
 
   /** From the object of adapter_config.json; keys that are not ours are kept, with a warning. */
-  static fromFile(file: Readonly<Record<string, unknown>>, onWarning: OnWarning): TrainableTokensConfig {
-    const entries = Object.entries(file);
-    const known = entries.filter(([key]) => KEYS.includes(key) && key !== "peft_type");
-    const unknown = entries.filter(([key]) => !KEYS.includes(key));
-    if (unknown.length > 0) {
-      const keys = unknown.map(([key]) => key).join(", ");
-      onWarning({
-        code: "UNKNOWN_KEYS",
-        message: `adapter_config.json: ${keys} mean nothing here; kept and written back`,
-      });
-    }
-    const options = { token_indices: [], ...Object.fromEntries(known) } as TrainableTokensOptions;
+  static fromFile(file: ConfigFile, onWarning: OnWarning): TrainableTokensConfig {
+    const options = { token_indices: [], ...optionsOf(file, KEYS, onWarning) };
     return new TrainableTokensConfig(options, file);
   }
 
@@ -127,6 +97,10 @@ export class TrainableTokensConfig {
     const { peft_type: _, ...options } = { ...this };
     return new TrainableTokensConfig({ ...options, init_weights }, this.#file && { ...this.#file, init_weights });
   }
+  /** The same for rows of these modules. */
+  withRows(rows: ReadonlyMap<string, readonly number[]>): TrainableTokensConfig {
+    return this.withTargets([...rows.keys()]);
+  }
 
   get isFromFile(): boolean {
     return this.#file !== null;
@@ -134,18 +108,22 @@ export class TrainableTokensConfig {
 
   /** The object of adapter_config.json. */
   toJSON(): Record<string, unknown> {
-    const own = { ...this } as Record<string, unknown>;
-    if (!this.#file) {
-      if (this.peft_version === null) delete own["peft_version"];
-      return own;
-    }
-    return Object.fromEntries(
-      Object.entries(this.#file).map(([key, value]) => [key, Object.hasOwn(own, key) ? own[key] : value]),
-    );
+    return toFile({ ...this } as Record<string, unknown>, this.#file);
   }
 }
 
-function checkIds(ids: unknown): void {
+/** Throws ConfigError TASK_TYPE. */
+export function checkTaskType(where: string, task_type: unknown): void {
+  if (task_type === null || TASK_TYPES.includes(task_type as TaskType)) return;
+  throw new ConfigError(
+    "TASK_TYPE",
+    `${where}: task_type must be null or one of ${TASK_TYPES.join(", ")}, got ${JSON.stringify(task_type)}`,
+    { task_type },
+  );
+}
+
+/** A non-empty list of unique token ids. Throws ConfigError INDICES_EMPTY, INDEX_TYPE, INDEX_RANGE or INDEX_DUPLICATE. */
+export function checkIds(ids: unknown): void {
   if (!Array.isArray(ids) && !(ids instanceof Int32Array)) {
     throw new ConfigError("INDEX_TYPE", `token_indices: must be a list of token ids, got ${JSON.stringify(ids)}`, {
       value: ids,
@@ -187,20 +165,3 @@ export function checkRange(ids: readonly number[], rows: number, module: string)
 
 const describe = (items: readonly { position: number; id: unknown }[]): string =>
   items.map(({ position, id }) => `${JSON.stringify(id)} at position ${position}`).join(", ");
-
-function checkTarget(target: unknown): void {
-  const isNames = (value: unknown): boolean => Array.isArray(value) && value.every((name) => typeof name === "string");
-  if (target === null || typeof target === "string" || isNames(target)) return;
-  throw new ConfigError(
-    "ARGUMENT",
-    `target_modules: must be null, a name or a list of names, got ${JSON.stringify(target)}`,
-    {
-      target_modules: target,
-    },
-  );
-}
-
-function checkBoolean(key: string, value: unknown): void {
-  if (typeof value !== "boolean")
-    throw new ConfigError("ARGUMENT", `${key}: must be true or false, got ${JSON.stringify(value)}`, { [key]: value });
-}

@@ -12,6 +12,7 @@ import {
   type TrainableTokensOptions,
   getPeftModel,
   tokenParameters,
+  tokensOf,
 } from "./index.ts";
 import {
   BATCH,
@@ -192,7 +193,7 @@ describe.each(both)("differences from PEFT, %s", (name) => {
     await other.savePretrained(files);
     const before = rowsOf(peft, "default");
     expect((await caught(() => peft.loadAdapter(files, "default"))).code).toBe("EXISTS");
-    expect(peft.peftConfig["default"]!.token_indices).toEqual([1, 4]);
+    expect(tokensOf(peft.peftConfig["default"]!)).toEqual([1, 4]);
     expect(rowsOf(peft, "default")).toEqual(before);
   });
 

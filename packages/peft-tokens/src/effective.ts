@@ -1,4 +1,4 @@
-import { type Tensor, takeRows } from "@neolog/tensor";
+import { Random, type Tensor, randomBits, takeRows } from "@neolog/tensor";
 
 /** The uses of an embedding's table: lookups, or logits through a tied head. */
 export type Side = "input" | "output";
@@ -57,6 +57,8 @@ export class EffectiveSet {
   enabled = true;
   /** Dropout is active. */
   training = false;
+  /** Where the masks of dropout come from; seed and counter are all its state. */
+  dropout = new Random(0);
   /** In the order they were set. */
   active: readonly string[] = [];
   /** In the order they were merged. */
@@ -95,6 +97,16 @@ export class EffectiveSet {
   /** A layer's parts as the call sees them. */
   partsOf<T>(parts: ReadonlyMap<string, T>): ReadonlyMap<string, T> {
     return (this.#call?.parts.get(parts) as ReadonlyMap<string, T> | undefined) ?? parts;
+  }
+
+  /** Those of them that have a part in a layer, in order of activation. */
+  appliedIn(layer: { has(name: string): boolean }): string[] {
+    return this.applied.filter((name) => layer.has(name));
+  }
+
+  /** A new seed for one use of dropout. */
+  nextDropoutSeed(): number {
+    return randomBits(this.dropout.seed, this.dropout.counter++);
   }
 
   /** What one side of a table's layer overrides: rows in effect that are not in the table, and base rows where others are. */

@@ -4,6 +4,8 @@ import { AdapterError } from "./errors.ts";
 
 /** Lets exactly the tensors train whose adapter may, while adapters are enabled. */
 export function applyRequiresGrad({ entries, layers, state }: Adapters): void {
+  for (const { biases, requiresGrad } of entries.values())
+    for (const t of biases?.values() ?? []) t.requiresGrad = requiresGrad && state.enabled;
   for (const layer of layers().values()) {
     for (const name of layer.adapters) {
       const requiresGrad = (entries.get(name)?.requiresGrad ?? false) && state.enabled;
@@ -20,8 +22,16 @@ export function setRequiresGradOf(adapters: Adapters, names: string | readonly s
 }
 
 export function setEnabled(adapters: Adapters, enabled: boolean): void {
+  if (!enabled) warnOfBiases(adapters, "disabling adapters");
   adapters.state.enabled = enabled;
   applyRequiresGrad(adapters);
+}
+
+/** Trained biases are the base's own: they stay when adapters go. */
+export function warnOfBiases(adapters: Adapters, what: string): void {
+  const names = adapters.names.filter((name) => (adapters.known(name).biases?.size ?? 0) > 0);
+  if (names.length > 0)
+    adapters.warn("BIAS_DISABLED", `${what}: ${names.join(", ")} trains biases of the base, which stay as they are`);
 }
 
 /** Until the result is disposed the model is the base; then it is enabled or disabled as before. Nests. */

@@ -13,10 +13,14 @@ export { deleteAdapter, injectAdapterInModel, setAdapter, setRequiresGrad } from
 export { TrainableTokensLayer } from "./layer.ts";
 export type { LoadOptions } from "./load.ts";
 export type { LoadReport } from "./loadChecks.ts";
+export { LoraConfig, type LoraOptions, type TokenIndices } from "./lora/config.ts";
+export { LoraEmbedding } from "./lora/embedding.ts";
+export { LoraLayer } from "./lora/layer.ts";
+export { ModulesToSaveWrapper } from "./lora/modulesToSave.ts";
 export type { MergeAndUnloadOptions, MergeOptions } from "./merge.ts";
 export { type AnyPeftModel, PeftModel, type PeftOptions, getPeftModel, tokenParameters } from "./model.ts";
-export type { AddAdapterOptions, PeftConfig } from "./registry.ts";
 export type { CallOptions, SampleAdapters } from "./mixedBatch.ts";
+export { type AddAdapterOptions, type PeftConfig, tokensOf } from "./registry.ts";
 export type { SaveOptions } from "./save.ts";
 export {
   getBaseModelStateDict,

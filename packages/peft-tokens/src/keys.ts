@@ -2,6 +2,7 @@ import type { Tensor } from "@neolog/tensor";
 import type { Adapters } from "./adapters.ts";
 import { ConfigError } from "./errors.ts";
 import { tiedTo } from "./ties.ts";
+import { layerAt } from "./wrap.ts";
 
 export const CONFIG_FILE = "adapter_config.json";
 export const TENSOR_FILE = "adapter_model.safetensors";
@@ -12,8 +13,9 @@ export const tableKey = (rows: string): string => rows.replace(/trainable_tokens
 
 /** An adapter's tensors by their names in the base model, as its file has them: rows alone once for every module that reads them. */
 export function fileTensors(adapters: Adapters, name: string): Map<string, Tensor> {
-  const { config } = adapters.known(name);
+  const { config, biases } = adapters.known(name);
   const tensors = new Map<string, Tensor>();
+  for (const [path, t] of biases ?? []) tensors.set(`${path}.${layerAt(adapters.root, path)?.baseKey ?? ""}bias`, t);
   for (const [path, layer] of adapters.layers()) {
     const copies = config.peft_type === "TRAINABLE_TOKENS" ? tiedTo(adapters.root, path) : [];
     for (const [suffix, t] of layer.tensorsOf(name)) {
@@ -36,8 +38,11 @@ export function normalizeKey(key: string, keyMapping: Readonly<Record<string, st
   return key.startsWith(PREFIX) ? withoutAdapterName(inner) : null;
 }
 
-/** `….trainable_tokens_delta.default` → `….trainable_tokens_delta` */
-export const withoutAdapterName = (key: string): string => key.replace(/(\.trainable_tokens_delta)\.[^.]+$/, "$1");
+/** `….trainable_tokens_delta.default` → `….trainable_tokens_delta`, `….lora_A.default.weight` → `….lora_A.weight` */
+export const withoutAdapterName = (key: string): string =>
+  key
+    .replace(/(\.(?:trainable_tokens_delta|lora_embedding_[AB]))\.[^.]+$/, "$1")
+    .replace(/(\.lora_[AB])\.[^.]+\.weight$/, "$1.weight");
 
 function expressionOf(pattern: string): RegExp {
   try {

@@ -31,6 +31,8 @@ export interface TokenLayerContext {
   readonly state: EffectiveSet;
   /** The weight whose rows are replaced: the base layer's own, or the one that a tied head shares. */
   readonly table: () => Tensor;
+  /** Below LoRA's wrapper, as its `token_adapter`. */
+  readonly nested: boolean;
   /** Told that a copy of a whole table was asked for. */
   readonly weightBuilt: (module: string) => void;
 }
@@ -70,6 +72,13 @@ export class TrainableTokensLayer extends AdapterLayer {
   get base(): Embedding | Linear | TiedHead {
     return this.base_layer;
   }
+  /** Beside LoRA, as the `token_adapter` of a wrapper. */
+  get nested(): boolean {
+    return this.#context.nested;
+  }
+  override get baseKey(): string {
+    return this.nested ? "token_adapter.base_layer." : "base_layer.";
+  }
   get moduleType(): string {
     return "TrainableTokensLayer";
   }
@@ -88,6 +97,9 @@ export class TrainableTokensLayer extends AdapterLayer {
   indicesOf(name: string): Int32Array {
     return this.#rows.get(name)!.indices;
   }
+  override holdsOnTies(name: string): boolean {
+    return this.sidesOf(name) === "both";
+  }
   sidesOf(name: string): Sides {
     return this.#rows.get(name)!.sides;
   }
@@ -97,7 +109,8 @@ export class TrainableTokensLayer extends AdapterLayer {
   }
   tensorsOf(name: string): ReadonlyMap<string, Tensor> {
     const rows = this.#rows.get(name);
-    return new Map(rows ? [["trainable_tokens_delta", rows.delta]] : []);
+    const key = this.nested ? "token_adapter.trainable_tokens_delta" : "trainable_tokens_delta";
+    return new Map(rows ? [[key, rows.delta]] : []);
   }
   get num_embeddings(): number {
     return this.table.shape[0]!;

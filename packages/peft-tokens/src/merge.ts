@@ -13,7 +13,7 @@ export interface MergeOptions {
   /** Where rows hold for one side of a tie only, give the head its own copy of the table first. */
   readonly untie?: boolean;
 }
-export interface MergeAndUnloadOptions extends Omit<MergeOptions, "exactUnmerge"> {
+export interface MergeAndUnloadOptions extends MergeOptions {
   readonly onProgress?: (done: number, total: number) => void;
 }
 
@@ -35,7 +35,7 @@ export async function mergeAndRemove(adapters: Adapters, options: MergeAndUnload
   if (staying.length > 0)
     adapters.warn("ALREADY_MERGED", `mergeAndUnload: ${staying.join(", ")} was merged and stays in the base`);
   if (options.safeMerge) await checkFinite(adapters, names);
-  merge(adapters, names, false);
+  merge(adapters, names, options.exactUnmerge ?? true);
   adapters.removeAll(options.onProgress);
 }
 
@@ -96,10 +96,22 @@ async function checkFinite(adapters: Adapters, names: readonly string[]): Promis
   }
 }
 
+/** Where writing fails, what was written is undone. */
 function merge(adapters: Adapters, names: readonly string[], exact: boolean): void {
   if (names.some((name) => sharedTable(adapters, name))) untie(adapters);
-  for (const name of names) {
-    for (const layer of adapters.layersOf(name)) layer.merge(name, exact);
-    adapters.state.merged = [...adapters.state.merged, name];
+  const { merged } = adapters.state;
+  const done: (() => void)[] = [];
+  try {
+    for (const name of names) {
+      for (const layer of adapters.layersOf(name)) {
+        layer.merge(name, exact);
+        done.push(() => layer.unmerge(name));
+      }
+      adapters.state.merged = [...adapters.state.merged, name];
+    }
+  } catch (error) {
+    for (const undo of done.toReversed()) undo();
+    adapters.state.merged = merged;
+    throw error;
   }
 }

@@ -19,12 +19,16 @@ function reach(root: AdaptableModel, path: string, sides: Sides): string[] {
   return [...(sides === "output" ? [] : lookups), ...(sides === "input" ? [] : heads)];
 }
 
-/** The first two of the adapters that replace the same row of a module, or null; those of `sharing` may among themselves. */
+/** The first two of the adapters that replace the same row of a module, or all of it, or null; those of `sharing` may share rows. */
 export function overlapOf(
-  { root, tokenLayers }: Adapters,
+  { root, layers, tokenLayers }: Adapters,
   names: readonly string[],
   sharing: readonly string[] = [],
 ): Overlap | null {
+  for (const [module, layer] of layers()) {
+    const [first, second] = layer.exclusive ? names.filter((name) => layer.has(name)) : [];
+    if (first !== undefined && second !== undefined) return { adapters: [first, second], ids: [], module };
+  }
   const owners = new Map<string, Map<number, string>>();
   for (const [path, layer] of tokenLayers()) {
     for (const name of names.filter((n) => layer.has(n))) {
@@ -48,9 +52,10 @@ export function overlapOf(
 export function checkOverlap(adapters: Adapters, names: readonly string[], sharing: readonly string[] = []): void {
   const found = overlapOf(adapters, names, sharing);
   if (!found) return;
-  throw new AdapterError(
-    "OVERLAP",
-    `adapters in effect together must have different ids, got ${found.adapters.join(" and ")} sharing ${found.ids.join(", ")} on ${found.module}`,
-    { ...found },
-  );
+  const both = found.adapters.join(" and ");
+  const message =
+    found.ids.length > 0
+      ? `must have different ids, got ${both} sharing ${found.ids.join(", ")} on ${found.module}`
+      : `must not both train all of a module, got ${both} training ${found.module}`;
+  throw new AdapterError("OVERLAP", `adapters in effect together ${message}`, { ...found });
 }

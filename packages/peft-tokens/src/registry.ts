@@ -1,9 +1,11 @@
-import type { Shape } from "@neolog/tensor";
+import type { Shape, Tensor } from "@neolog/tensor";
 import type { Adapters } from "./adapters.ts";
 import type { TrainableTokensConfig } from "./config.ts";
 import type { Sides } from "./effective.ts";
 import { AdapterError } from "./errors.ts";
 import type { InitPolicy } from "./init.ts";
+import { lora } from "./lora/method.ts";
+import type { LoraConfig } from "./lora/config.ts";
 import { trainableTokens } from "./tokens.ts";
 import type { OnWarning } from "./warnings.ts";
 
@@ -39,6 +41,8 @@ export interface AdapterPlan {
   /** The config with what the model resolved. */
   readonly config: PeftConfig;
   readonly placements: readonly Placement[];
+  /** Biases of the base that train with it, by the paths of their modules. */
+  readonly biases?: ReadonlyMap<string, Tensor>;
 }
 
 /** What a kind of adapter is. */
@@ -53,6 +57,7 @@ export interface AdapterMethod<C extends PeftConfig> {
 /** Every kind of config, by `peft_type`. */
 interface Configs {
   TRAINABLE_TOKENS: TrainableTokensConfig;
+  LORA: LoraConfig;
 }
 export type PeftType = keyof Configs;
 export type PeftConfig = Configs[PeftType];
@@ -60,6 +65,7 @@ export type PeftConfig = Configs[PeftType];
 /** One row per adapter method. */
 export const METHODS: { readonly [T in PeftType]: AdapterMethod<Configs[T]> } = {
   TRAINABLE_TOKENS: trainableTokens,
+  LORA: lora,
 };
 
 /** What adding the config would do. Throws AdapterError TYPE_MIX, ConfigError or TargetError. */
@@ -77,8 +83,10 @@ export function planAdapter(
       { peft_type: config.peft_type, others: other.config.peft_type },
     );
   }
-  return METHODS[config.peft_type].plan(adapters, name, config, options);
+  const method = METHODS[config.peft_type] as AdapterMethod<PeftConfig>;
+  return method.plan(adapters, name, config, options);
 }
 
 /** Every token whose row an adapter replaces, on any module. */
-export const tokensOf = (config: PeftConfig): readonly number[] => METHODS[config.peft_type].tokens(config);
+export const tokensOf = (config: PeftConfig): readonly number[] =>
+  (METHODS[config.peft_type] as AdapterMethod<PeftConfig>).tokens(config);

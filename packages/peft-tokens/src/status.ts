@@ -1,5 +1,7 @@
 import type { Adapters } from "./adapters.ts";
 import type { AnyPeftModel } from "./model.ts";
+import { TrainableTokensLayer } from "./layer.ts";
+import { ModulesToSaveWrapper } from "./lora/modulesToSave.ts";
 import { tiedTo } from "./ties.ts";
 
 /** What one wrapped module, or one tied to it, has. */
@@ -23,11 +25,14 @@ export interface ModelStatus extends Omit<LayerStatus, "name" | "module_type"> {
   readonly num_adapter_layers: number;
 }
 
-/** One entry per wrapped module; modules tied to a wrapped embedding have their own. */
+/** One entry per wrapped module; modules tied to a wrapped embedding have their own. Fully trained ones have none, as in PEFT. */
 export function layerStatus({ root, layers, state }: Adapters): LayerStatus[] {
   const all = layers();
-  return [...all].flatMap(([path, layer]) => {
-    const names = [path, ...tiedTo(root, path).filter((tied) => !all.has(tied))];
+  const tuned = [...all].filter(([, layer]) => !(layer instanceof ModulesToSaveWrapper));
+  return tuned.flatMap(([path, layer]) => {
+    const tied = layer instanceof TrainableTokensLayer ? tiedTo(root, path).filter((user) => !all.has(user)) : [];
+    const at = layer.baseKey.startsWith("token_adapter.") ? ".token_adapter" : "";
+    const names = [path, ...tied].map((module) => module + at);
     return names.map((name) => ({
       name,
       module_type: layer.moduleType,
@@ -43,7 +48,7 @@ export function layerStatus({ root, layers, state }: Adapters): LayerStatus[] {
   });
 }
 
-const MODEL_TYPES = { TRAINABLE_TOKENS: "TrainableTokensModel" } as const;
+const MODEL_TYPES = { TRAINABLE_TOKENS: "TrainableTokensModel", LORA: "LoraModel" } as const;
 
 /** The whole model's. Layers share one state, so that they never disagree. */
 export function modelStatus(peft: AnyPeftModel): ModelStatus {

@@ -41,7 +41,7 @@ export function resolveTargets(
 }
 
 /** The whole name, or its last components. */
-const endsWithName = (name: string, entry: string): boolean => name === entry || name.endsWith(`.${entry}`);
+export const endsWithName = (name: string, entry: string): boolean => name === entry || name.endsWith(`.${entry}`);
 
 function matcher(
   model: AdaptableModel,
@@ -64,7 +64,7 @@ function matcher(
 const PYTHON_ONLY = /\(\?(?:>|#|\(|[aiLmsux-]+[:)])|(?<!\\)[*+?}]\+/;
 
 /** A pattern of Python's `re`, matched against the whole name. Throws ConfigError REGEX with the position of what does not translate. */
-function pythonPattern(pattern: string): RegExp {
+export function pythonPattern(pattern: string, where = "target_modules"): RegExp {
   const foreign = PYTHON_ONLY.exec(pattern);
   const translated = pattern
     .replace(/\(\?P</g, "(?<")
@@ -76,7 +76,7 @@ function pythonPattern(pattern: string): RegExp {
   const position = foreign?.index ?? longestValid(pattern);
   throw new ConfigError(
     "REGEX",
-    `target_modules: must be a regular expression that JavaScript knows too, got ${pattern}, which fails at position ${position}`,
+    `${where}: must be a regular expression that JavaScript knows too, got ${pattern}, which fails at position ${position}`,
     { pattern, position },
   );
 }

@@ -10,6 +10,9 @@ export class TrainableTokensWrapper extends Module {
     super();
     this.token_adapter = layer;
   }
+  get base_layer(): TrainableTokensLayer["base_layer"] {
+    return this.token_adapter.base_layer;
+  }
   /** As the layer. */
   forward(input: Int32Array): Tensor;
   forward(input: Tensor): Tensor;

@@ -9,22 +9,34 @@ import { checkSides } from "./sides.ts";
 import { resolveTargets } from "./targets.ts";
 import { growsWithVocabulary } from "./tables.ts";
 import { tiedTo } from "./ties.ts";
+import { TrainableTokensWrapper } from "./tokenWrapper.ts";
 import { layerAt, weightAt } from "./wrap.ts";
 
 /** Name of the rows below their module in a file. */
 export const ROWS = "trainable_tokens_delta";
 
-/** The token layer at a path; wraps the module there where it is still plain. */
-export function addTokenLayer({ root, state, weightBuilt }: Adapters, path: string): TrainableTokensLayer {
+/** The token layer at a path; wraps the module there where it is still plain. `nested`: beside LoRA. */
+export function addTokenLayer(
+  { root, state, weightBuilt }: Adapters,
+  path: string,
+  nested: boolean,
+): TrainableTokensLayer {
   const there = layerAt(root, path);
   if (there) return there as TrainableTokensLayer;
+  const context = { state, nested, weightBuilt, table: () => weightAt(root, path) };
   const create = (base: Module): TrainableTokensLayer =>
-    new TrainableTokensLayer(base as Embedding | Linear | TiedHead, {
-      state,
-      table: () => weightAt(root, path),
-      weightBuilt,
-    });
-  return replaceModule(root, path, create);
+    new TrainableTokensLayer(base as Embedding | Linear | TiedHead, context);
+  if (!nested) return replaceModule(root, path, create);
+  return replaceModule(root, path, (base) => new TrainableTokensWrapper(create(base))).token_adapter;
+}
+
+/** What else is known of a place of rows. */
+interface Place {
+  /** Beside LoRA. */
+  readonly nested?: boolean;
+  /** Modules that have a copy of the rows in a file. */
+  readonly copies?: readonly string[];
+  readonly vocabSize?: number | undefined;
 }
 
 /** Rows of `ids` in the layer at a path. */
@@ -34,7 +46,7 @@ export function tokenPlacement(
   path: string,
   ids: readonly number[],
   init: RowInit,
-  vocabSize?: number,
+  { nested = false, copies = [], vocabSize }: Place,
 ): Placement {
   const [rows, width] = weightAt(adapters.root, path).shape as [number, number];
   const count = growsWithVocabulary(adapters, path) ? (vocabSize ?? rows) : rows;
@@ -43,10 +55,10 @@ export function tokenPlacement(
   checkSides(adapters.root, path, init.sides ?? "both");
   return {
     path,
-    tensors: new Map<string, Shape>([[ROWS, [ids.length, width]]]),
+    tensors: new Map<string, Shape>([[nested ? `token_adapter.${ROWS}` : ROWS, [ids.length, width]]]),
     ids,
-    copies: tiedTo(adapters.root, path),
-    attach: () => addTokenLayer(adapters, path).add(name, ids, init),
+    copies,
+    attach: () => addTokenLayer(adapters, path, nested).add(name, ids, init),
   };
 }
 
@@ -69,7 +81,10 @@ export const trainableTokens: AdapterMethod<TrainableTokensConfig> = {
     return {
       config: config.isFromFile ? config : startedAs(options.init, config.withTargets(single ?? targets)),
       placements: targets.map((path) =>
-        tokenPlacement(adapters, name, path, config.token_indices, init, options.vocabSize),
+        tokenPlacement(adapters, name, path, config.token_indices, init, {
+          copies: tiedTo(root, path),
+          vocabSize: options.vocabSize,
+        }),
       ),
     };
   },

@@ -15,14 +15,14 @@ interface SharedTable {
   readonly head: string | null;
 }
 
-/** The first module of an adapter whose rows cannot be written into its table without changing another's, or null. */
-export function sharedTable({ root, tokenLayers }: Adapters, name: string): SharedTable | null {
-  for (const [path, layer] of tokenLayers()) {
+/** The first module of an adapter whose effect cannot be written into its weight without changing another's, or null. */
+export function sharedTable({ root, layers }: Adapters, name: string): SharedTable | null {
+  for (const [path, layer] of layers()) {
     if (!layer.has(name)) continue;
     const through = tieThrough(root, path);
     if (through) return { module: path, others: [through.embedding], head: through.head === path ? path : null };
     const tie = tieOf(root, path);
-    if (!tie || tie.tied.length === 0 || layer.sidesOf(name) === "both") continue;
+    if (!tie || tie.tied.length === 0 || layer.holdsOnTies(name)) continue;
     return { module: path, others: tie.tied, head: tie.head !== null && tie.tied.includes(tie.head) ? tie.head : null };
   }
   return null;
@@ -35,7 +35,7 @@ export function untie(adapters: Adapters): void {
     if (head === null || !tied.includes(head)) continue;
     giveOwnTable(adapters, head, embedding);
     const source = layerAt(root, embedding);
-    if (source instanceof TrainableTokensLayer) shareRows(adapters, source, embedding, head);
+    if (source instanceof TrainableTokensLayer) shareRows(adapters, source, head);
     owner.config = { ...(owner.config as object), tie_word_embeddings: false };
     adapters.warn("UNTIED", `mergeAdapter: ${head} has its own table now; the model is larger by one table`);
   }
@@ -48,17 +48,18 @@ function giveOwnTable({ root }: Adapters, head: string, embedding: string): void
   const { bias } = plainAt(root, head) as { bias?: unknown };
   const own = new Linear(weight, bias instanceof Tensor ? bias : null);
   const layer = layerAt(root, head);
-  if (layer) replaceModule(layer, "base_layer", () => own);
+  if (layer) replaceModule(layer, layer.baseKey.split(".").at(-2)!, () => own);
   else replaceModule(root, head, () => own);
 }
 
-function shareRows(adapters: Adapters, source: TrainableTokensLayer, embedding: string, head: string): void {
+function shareRows(adapters: Adapters, source: TrainableTokensLayer, head: string): void {
   for (const name of source.adapters) {
     const sides = source.sidesOf(name);
     if (sides === "input") continue;
-    addTokenLayer(adapters, head).share(name, source);
+    addTokenLayer(adapters, head, source.nested).share(name, source);
     if (sides === "output") source.release(name);
+    const rows = [...adapters.tokenLayers()].filter(([, layer]) => layer.has(name));
     const entry = adapters.known(name);
-    entry.config = entry.config.withTargets(sides === "output" ? [head] : [embedding, head]);
+    entry.config = entry.config.withRows(new Map(rows.map(([path, layer]) => [path, [...layer.indicesOf(name)]])));
   }
 }

@@ -7,6 +7,7 @@ import {
   getPeftModelStateDict,
   setBaseModelStateDict,
   setPeftModelStateDict,
+  tokensOf,
 } from "../index.ts";
 import { caught, isTied, listener, logitsOf, makeBase, valuesOf } from "../testing.ts";
 import { HIDDEN, config, embeddingOf, everyWorld, expectSame, saved, withRows, withThree } from "./world.ts";
@@ -26,7 +27,7 @@ describe.each(await everyWorld())("files, state and status, $name on $title", ({
         .toSorted(),
     );
     const again = await PeftModel.fromPretrained(makeBase(name), files, { subfolder: "def", adapterName: "default" });
-    expect(again.peftConfig["default"]!.token_indices).toEqual([2]);
+    expect(tokensOf(again.peftConfig["default"]!)).toEqual([2]);
     expect(new TextDecoder().decode(files.get("README.md"))).toContain("2 rows");
     const unknown = await caught(() => saved(peft, { selectedAdapters: ["nobody"] }));
     expect(unknown).toMatchObject({ code: "UNKNOWN" });

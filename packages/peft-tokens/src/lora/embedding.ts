@@ -1,0 +1,111 @@
+import type { Embedding } from "@neolog/nn";
+import { type Backend, type Tensor, add, cast, matmul, matmulT, mul, takeRows, transpose } from "@neolog/tensor";
+import { AdapterLayer, type NonFinite } from "../adapterLayer.ts";
+import { type LoraContext, type LoraPart, mergedError } from "./layer.ts";
+import { MergedWeight } from "./mergedWeight.ts";
+
+/** LoRA on a table of token vectors: y = base(ids) + Σ s·(Aᵀ[ids]·Bᵀ), A [r, vocab], B [hidden, r]. A tied head is left alone. */
+export class LoraEmbedding extends AdapterLayer {
+  readonly base_layer: Embedding;
+  readonly lora_embedding_A: Record<string, Tensor> = {};
+  readonly lora_embedding_B: Record<string, Tensor> = {};
+  readonly #parts = new Map<string, LoraPart>();
+  readonly #context: LoraContext;
+  readonly #merged: MergedWeight;
+
+  constructor(base: Embedding, context: LoraContext) {
+    super();
+    this.base_layer = base;
+    this.#context = context;
+    this.#merged = new MergedWeight(context.weight);
+  }
+
+  get base(): Embedding {
+    return this.base_layer;
+  }
+  get moduleType(): string {
+    return "lora.Embedding";
+  }
+  get backend(): Backend {
+    return this.#context.weight().backend;
+  }
+  get adapters(): string[] {
+    return [...this.#parts.keys()];
+  }
+  get num_embeddings(): number {
+    return this.base_layer.num_embeddings;
+  }
+  get embedding_dim(): number {
+    return this.base_layer.embedding_dim;
+  }
+  get padding_idx(): number | null {
+    return this.base_layer.padding_idx;
+  }
+  tensorsOf(name: string): ReadonlyMap<string, Tensor> {
+    const part = this.#parts.get(name);
+    return new Map(
+      part
+        ? [
+            ["lora_embedding_A", part.A],
+            ["lora_embedding_B", part.B],
+          ]
+        : [],
+    );
+  }
+
+  add(name: string, part: LoraPart): void {
+    this.#parts.set(name, part);
+    this.lora_embedding_A[name] = part.A;
+    this.lora_embedding_B[name] = part.B;
+  }
+  remove(name: string): void {
+    const part = this.#parts.get(name);
+    part?.A.dispose();
+    part?.B.dispose();
+    this.#merged.forget(name);
+    this.#parts.delete(name);
+    delete this.lora_embedding_A[name];
+    delete this.lora_embedding_B[name];
+  }
+
+  /** ids [n] → [n, hidden] */
+  forward(ids: Int32Array): Tensor {
+    let y = this.#lookup(ids);
+    for (const name of this.#context.state.appliedIn(this)) {
+      const { A, B, scale } = this.#parts.get(name)!;
+      const rows = this.base_layer.withoutPaddingGradient(ids, takeRows(transpose(A), ids)); // [n, r]
+      y = add(y, cast(mul(matmulT(rows, B), scale), y.dtype));
+    }
+    return y;
+  }
+  #lookup(ids: Int32Array): Tensor {
+    if (this.#context.state.enabled || this.#merged.names.length === 0) return this.base_layer.forward(ids);
+    return takeRows(this.#unmerged(), ids);
+  }
+  /** hidden [..., hidden] → logits [..., vocab], through a tied head, on which LoRA has no effect. */
+  unembed(x: Tensor): Tensor {
+    if (this.#context.state.enabled || this.#merged.names.length === 0) return this.base_layer.unembed(x);
+    return matmulT(x, this.#unmerged());
+  }
+  #unmerged(): Tensor {
+    const { unmerged, names } = this.#merged;
+    if (!unmerged) throw mergedError(this.#context.path, names);
+    return unmerged;
+  }
+
+  merge(name: string, exact: boolean): void {
+    this.#merged.add(name, () => this.#update(name), exact);
+  }
+  unmerge(name: string): void {
+    this.#merged.remove(name, () => this.#update(name));
+  }
+  nonFinite(name: string): Promise<NonFinite | null> {
+    return this.#merged.nonFinite(() => this.#update(name));
+  }
+
+  /** s·(B·A)ᵀ [vocab, hidden] */
+  #update(name: string): Tensor {
+    const { A, B, scale } = this.#parts.get(name)!;
+    return mul(transpose(matmul(B, A)), scale);
+  }
+}

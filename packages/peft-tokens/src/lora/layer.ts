@@ -1,0 +1,131 @@
+import { Conv1D, Linear, type TiedHead } from "@neolog/nn";
+import { type Backend, type Tensor, add, cast, linear, matmul, matmulT, mul, transpose } from "@neolog/tensor";
+import { AdapterLayer, type NonFinite } from "../adapterLayer.ts";
+import type { EffectiveSet } from "../effective.ts";
+import { AdapterError } from "../errors.ts";
+import { dropped } from "./dropout.ts";
+import { MergedWeight } from "./mergedWeight.ts";
+
+/** What a layer has from its model. */
+export interface LoraContext {
+  readonly state: EffectiveSet;
+  /** The module, for messages. */
+  readonly path: string;
+  /** The weight that merging changes: the base layer's own, or the one that a tied head shares. */
+  readonly weight: () => Tensor;
+}
+
+/** An adapter's part of a layer. */
+export interface LoraPart {
+  readonly A: Tensor;
+  readonly B: Tensor;
+  readonly scale: number;
+  readonly dropout: number;
+}
+
+/** A layer that kept no weight cannot be disabled while it is merged. */
+export const mergedError = (path: string, names: readonly string[]): AdapterError =>
+  new AdapterError(
+    "MERGED",
+    `${path}: adapters must be unmerged to be disabled, got ${names.join(", ")} merged with exactUnmerge: false; unmerge first`,
+    { module: path, names },
+  );
+
+/** y = base(x) + Σ s·((dropout(x)·Aᵀ)·Bᵀ), A [r, in], B [out, r]. Hu et al. 2021, https://arxiv.org/abs/2106.09685 */
+export class LoraLayer extends AdapterLayer {
+  readonly base_layer: Linear | Conv1D | TiedHead;
+  /** Adapter name → A, as the weight of a Linear. */
+  readonly lora_A: Record<string, Linear> = {};
+  /** Adapter name → B, as the weight of a Linear. */
+  readonly lora_B: Record<string, Linear> = {};
+  readonly #parts = new Map<string, LoraPart>();
+  readonly #context: LoraContext;
+  readonly #merged: MergedWeight;
+
+  constructor(base: Linear | Conv1D | TiedHead, context: LoraContext) {
+    super();
+    this.base_layer = base;
+    this.#context = context;
+    this.#merged = new MergedWeight(context.weight);
+  }
+
+  get base(): Linear | Conv1D | TiedHead {
+    return this.base_layer;
+  }
+  get moduleType(): string {
+    return "lora.Linear";
+  }
+  get backend(): Backend {
+    return this.#context.weight().backend;
+  }
+  get adapters(): string[] {
+    return [...this.#parts.keys()];
+  }
+  partOf(name: string): LoraPart {
+    return this.#parts.get(name)!;
+  }
+  tensorsOf(name: string): ReadonlyMap<string, Tensor> {
+    const part = this.#parts.get(name);
+    return new Map(
+      part
+        ? [
+            ["lora_A.weight", part.A],
+            ["lora_B.weight", part.B],
+          ]
+        : [],
+    );
+  }
+
+  add(name: string, part: LoraPart): void {
+    this.#parts.set(name, part);
+    this.lora_A[name] = new Linear(part.A);
+    this.lora_B[name] = new Linear(part.B);
+  }
+  remove(name: string): void {
+    const part = this.#parts.get(name);
+    part?.A.dispose();
+    part?.B.dispose();
+    this.#merged.forget(name);
+    this.#parts.delete(name);
+    delete this.lora_A[name];
+    delete this.lora_B[name];
+  }
+
+  /** x [..., in] → [..., out] */
+  forward(x: Tensor): Tensor {
+    const { state } = this.#context;
+    let y = this.#base(x);
+    for (const name of state.appliedIn(this)) {
+      const { A, B, scale, dropout } = this.#parts.get(name)!;
+      const input = state.training && dropout > 0 ? dropped(x, dropout, state.nextDropoutSeed()) : x;
+      y = add(y, cast(mul(matmulT(matmulT(input, A), B), scale), y.dtype));
+    }
+    return y;
+  }
+
+  #base(x: Tensor): Tensor {
+    if (this.#context.state.enabled || this.#merged.names.length === 0) return this.base_layer.forward(x);
+    const weight = this.#merged.unmerged;
+    if (!weight) throw mergedError(this.#context.path, this.#merged.names);
+    const { bias } = this.base_layer;
+    if (!(this.base_layer instanceof Conv1D)) return linear(x, weight, bias);
+    return add(matmul(x, weight), bias!);
+  }
+
+  merge(name: string, exact: boolean): void {
+    this.#merged.add(name, () => this.#update(name), exact);
+  }
+  unmerge(name: string): void {
+    this.#merged.remove(name, () => this.#update(name));
+  }
+  nonFinite(name: string): Promise<NonFinite | null> {
+    return this.#merged.nonFinite(() => this.#update(name));
+  }
+
+  /** s·B·A as the weight stores it. */
+  #update(name: string): Tensor {
+    const { A, B, scale } = this.#parts.get(name)!;
+    const update = mul(matmul(B, A), scale);
+    return this.base_layer instanceof Conv1D ? transpose(update) : update;
+  }
+}
