@@ -42,6 +42,8 @@ export abstract class AdapterLayer extends Module {
 
   /** An adapter's tensors by their names below this module in a file: what trains, is saved, is loaded. */
   abstract tensorsOf(name: string): ReadonlyMap<string, Tensor>;
+  /** Puts what `to` gives in the place of an adapter's tensors, which it disposes where they change. */
+  abstract convert(name: string, to: (t: Tensor) => Tensor): void;
   /** Forgets an adapter's part, also one that was added only half. */
   abstract remove(name: string): void;
 

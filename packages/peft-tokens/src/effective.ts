@@ -99,9 +99,13 @@ export class EffectiveSet {
     return (this.#call?.parts.get(parts) as ReadonlyMap<string, T> | undefined) ?? parts;
   }
 
-  /** Those of them that have a part in a layer, in order of activation. */
-  appliedIn(layer: { has(name: string): boolean }): string[] {
-    return this.applied.filter((name) => layer.has(name));
+  /** What a layer adds to its base as it is stored: parts of applied adapters, in order of activation. */
+  appliedParts<T>(parts: ReadonlyMap<string, T>): (readonly [name: string, part: T])[] {
+    const own = this.partsOf(parts);
+    return this.applied.flatMap((name) => {
+      const part = own.get(name);
+      return part === undefined ? [] : [[name, part] as const];
+    });
   }
 
   /** A new seed for one use of dropout. */

@@ -9,7 +9,7 @@ export {
 export * from "./errors.ts";
 export type { InitPolicy } from "./init.ts";
 export type { AdaptableModel } from "./adaptable.ts";
-export { deleteAdapter, injectAdapterInModel, setAdapter, setRequiresGrad } from "./inject.ts";
+export { castAdapterDtype, deleteAdapter, injectAdapterInModel, setAdapter, setRequiresGrad } from "./inject.ts";
 export { TrainableTokensLayer } from "./layer.ts";
 export type { LoadOptions } from "./load.ts";
 export type { LoadReport } from "./loadChecks.ts";
@@ -18,7 +18,14 @@ export { LoraEmbedding } from "./lora/embedding.ts";
 export { LoraLayer } from "./lora/layer.ts";
 export { ModulesToSaveWrapper } from "./lora/modulesToSave.ts";
 export type { MergeAndUnloadOptions, MergeOptions } from "./merge.ts";
-export { type AnyPeftModel, PeftModel, type PeftOptions, getPeftModel, tokenParameters } from "./model.ts";
+export {
+  type AnyPeftModel,
+  PeftModel,
+  type PeftOptions,
+  getPeftModel,
+  loraParameters,
+  tokenParameters,
+} from "./model.ts";
 export type { CallOptions, SampleAdapters } from "./mixedBatch.ts";
 export { type AddAdapterOptions, type PeftConfig, tokensOf } from "./registry.ts";
 export type { SaveOptions } from "./save.ts";

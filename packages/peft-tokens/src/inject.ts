@@ -1,18 +1,19 @@
 import type { Module } from "@neolog/nn";
+import { Scope, type Tensor, cast, isStorageDType, persist, untracked } from "@neolog/tensor";
 import type { AdaptableModel } from "./adaptable.ts";
 import { Adapters, type SetAdapterOptions } from "./adapters.ts";
 import { AdapterError } from "./errors.ts";
-import { setRequiresGradOf } from "./flags.ts";
-import type { PeftOptions } from "./model.ts";
+import { applyRequiresGrad, setRequiresGradOf } from "./flags.ts";
+import { PeftModel, type PeftOptions } from "./model.ts";
 import type { PeftConfig } from "./registry.ts";
 import { adapterLayers } from "./wrap.ts";
 
 /** A module tree with injected adapters and no PeftModel around it → what keeps them. */
 const INJECTED = new WeakMap<Module, Adapters>();
 
-/** The adapters that were injected into a model. Throws AdapterError UNKNOWN where there are none. */
+/** The adapters of a PeftModel, or those that were injected into a model. Throws AdapterError UNKNOWN where there are none. */
 export function adaptersOf(model: Module): Adapters {
-  const adapters = INJECTED.get(model);
+  const adapters = model instanceof PeftModel ? model.adapters : INJECTED.get(model);
   if (adapters) return adapters;
   throw new AdapterError("UNKNOWN", `the model must have injected adapters, got a ${model.constructor.name} without`);
 }
@@ -36,12 +37,33 @@ export function injectAdapterInModel<M extends AdaptableModel>(
   return model;
 }
 
-/** PeftModel.setAdapter on a bare injected model. */
+/** PeftModel.setAdapter on a bare injected model too. */
 export function setAdapter(model: Module, names: string | readonly string[], options: SetAdapterOptions = {}): void {
   adaptersOf(model).set([names].flat(), options);
 }
-/** PeftModel.deleteAdapter on a bare injected model. */
+/** PeftModel.deleteAdapter on a bare injected model too. */
 export const deleteAdapter = (model: Module, name: string): void => adaptersOf(model).delete(name);
-/** PeftModel.setRequiresGrad on a bare injected model. */
+/** PeftModel.setRequiresGrad on a bare injected model too. */
 export const setRequiresGrad = (model: Module, names: string | readonly string[], flag = true): void =>
   setRequiresGradOf(adaptersOf(model), names, flag);
+
+/** Turns an adapter's bfloat16 and float16 tensors into float32, so that it trains as over a float32 base. */
+export function castAdapterDtype(model: Module, name: string): void {
+  const adapters = adaptersOf(model);
+  adapters.known(name);
+  const converted = new Map<Tensor, Tensor>(); // rows that two layers share stay shared
+  const to = (t: Tensor): Tensor => {
+    if (!isStorageDType(t.dtype)) return t;
+    const float = converted.get(t) ?? untracked(() => widened(t));
+    converted.set(t, float);
+    return float;
+  };
+  for (const layer of adapters.layersOf(name)) layer.convert(name, to);
+  for (const t of converted.keys()) t.dispose();
+  applyRequiresGrad(adapters);
+}
+
+function widened(t: Tensor): Tensor {
+  using _temporary = new Scope();
+  return persist(cast(t, "float32"));
+}

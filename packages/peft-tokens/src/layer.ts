@@ -1,4 +1,4 @@
-import { Embedding, Linear, type TiedHead } from "@neolog/nn";
+import { Embedding, type Linear, type TiedEmbedding, type TiedHead } from "@neolog/nn";
 import {
   type Backend,
   type DType,
@@ -25,6 +25,9 @@ import { type InitPolicy, type RowSource, initialRows } from "./init.ts";
 import { eachOf, maskOf } from "./samples.ts";
 import { type OnWarning, toConsole } from "./warnings.ts";
 import type { EffectiveSet, Override, Parts, Side, Sides, TokenRows } from "./effective.ts";
+
+/** What has a table of rows, or shares one. */
+export type TokenBase = Embedding | TiedEmbedding | Linear | TiedHead;
 
 /** What a layer has from its model. */
 export interface TokenLayerContext {
@@ -57,19 +60,19 @@ export interface RowInit {
  * gradient never formed; `forward` changes nothing. Rows are absolute, not differences.
  */
 export class TrainableTokensLayer extends AdapterLayer {
-  readonly base_layer: Embedding | Linear | TiedHead;
+  readonly base_layer: TokenBase;
   /** Adapter name → rows [k, hidden]. */
   readonly trainable_tokens_delta: Record<string, Tensor> = {};
   readonly #rows = new Map<string, TokenRows>();
   readonly #context: TokenLayerContext;
 
-  constructor(base: Embedding | Linear | TiedHead, context: TokenLayerContext) {
+  constructor(base: TokenBase, context: TokenLayerContext) {
     super();
     this.base_layer = base;
     this.#context = context;
   }
 
-  get base(): Embedding | Linear | TiedHead {
+  get base(): TokenBase {
     return this.base_layer;
   }
   /** Beside LoRA, as the `token_adapter` of a wrapper. */
@@ -177,6 +180,11 @@ export class TrainableTokensLayer extends AdapterLayer {
     this.trainable_tokens_delta[name] = rows.delta;
   }
 
+  convert(name: string, to: (t: Tensor) => Tensor): void {
+    const rows = this.#rows.get(name)!;
+    this.#put(name, { ...rows, delta: to(rows.delta), original: to(rows.original) });
+  }
+
   override rereadBase(): void {
     untracked(() => {
       using _temporary = new Scope();
@@ -211,7 +219,7 @@ export class TrainableTokensLayer extends AdapterLayer {
   }
 
   #embed(ids: Int32Array): Tensor {
-    const base = this.base_layer as Embedding;
+    const base = this.base_layer as Embedding | TiedEmbedding;
     let x = base.forward(ids);
     for (const { slots, rows, samples } of this.#overrides("input")) {
       const counts = samples && eachOf(samples, ids.length);

@@ -2,7 +2,7 @@ import { backward } from "@neolog/autograd";
 import type { FolderSource, FolderTarget } from "@neolog/checkpoint";
 import type { CausalLM, GenerateOptions, Generator } from "@neolog/models";
 import { Module } from "@neolog/nn";
-import type { Tensor } from "@neolog/tensor";
+import { Random, type Tensor } from "@neolog/tensor";
 import type { AdaptableModel } from "./adaptable.ts";
 import { Adapters, type SetAdapterOptions } from "./adapters.ts";
 import { AdapterError, ConfigError } from "./errors.ts";
@@ -117,6 +117,14 @@ export class PeftModel<M extends AdaptableModel = CausalLM> extends Module {
   /** Dropout is active. */
   get training(): boolean {
     return this.#adapters.state.training;
+  }
+  /** Where the masks of dropout come from; save it to go on with the same. */
+  get dropoutState(): { readonly seed: number; readonly counter: number } {
+    const { seed, counter } = this.#adapters.state.dropout;
+    return { seed, counter };
+  }
+  set dropoutState({ seed, counter }: { readonly seed: number; readonly counter: number }) {
+    this.#adapters.state.dropout = new Random(seed, counter);
   }
   train(mode = true): this {
     this.#adapters.state.training = mode;
@@ -276,4 +284,10 @@ export function getPeftModel<M extends AdaptableModel>(
 export const tokenParameters = (peft: AnyPeftModel): Tensor[] => {
   const rows = [...peft.layers().values()].flatMap((layer) => Object.values(layer.trainable_tokens_delta));
   return [...new Set(rows)].filter((t) => t.requiresGrad);
+};
+
+/** What trains beside rows: LoRA's matrices, biases, modules in full. */
+export const loraParameters = (peft: AnyPeftModel): Tensor[] => {
+  const rows = new Set(tokenParameters(peft));
+  return peft.parameters().filter((t) => t.requiresGrad && !rows.has(t));
 };

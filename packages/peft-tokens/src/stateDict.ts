@@ -1,7 +1,6 @@
 import { CheckpointError } from "@neolog/checkpoint";
 import { type Module, stateDict } from "@neolog/nn";
 import { type Tensor, assign, formatShape, sameShape } from "@neolog/tensor";
-import type { Adapters } from "./adapters.ts";
 import { AdapterError } from "./errors.ts";
 import { PREFIX, fileTensors, normalizeKey, withoutAdapterName } from "./keys.ts";
 import { type AnyPeftModel, PeftModel } from "./model.ts";
@@ -10,7 +9,6 @@ import { adaptersOf } from "./inject.ts";
 /** A PeftModel, or a module tree with injected adapters. */
 type Adapted = AnyPeftModel | Module;
 const prefixOf = (model: Adapted): string => (model instanceof PeftModel ? PREFIX : "");
-const adaptersIn = (model: Adapted): Adapters => (model instanceof PeftModel ? model.adapters : adaptersOf(model));
 
 /**
  * The tensors of an adapter under the keys of its file (without PEFT's prefix for a bare injected model); the tensors are the
@@ -18,7 +16,7 @@ const adaptersIn = (model: Adapted): Adapters => (model instanceof PeftModel ? m
  */
 export function getPeftModelStateDict(model: Adapted, { adapterName = "default" } = {}): Map<string, Tensor> {
   const prefix = prefixOf(model);
-  return new Map([...fileTensors(adaptersIn(model), adapterName)].map(([key, t]) => [prefix + key, t]));
+  return new Map([...fileTensors(adaptersOf(model), adapterName)].map(([key, t]) => [prefix + key, t]));
 }
 
 /**
@@ -30,7 +28,7 @@ export function setPeftModelStateDict(
   state: ReadonlyMap<string, Tensor>,
   { adapterName = "default" } = {},
 ): void {
-  const own = fileTensors(adaptersIn(model), adapterName);
+  const own = fileTensors(adaptersOf(model), adapterName);
   const given = new Map([...state].map(([key, t]) => [normalizeKey(key) ?? withoutAdapterName(key), t]));
   const unexpected = [...given.keys()].filter((key) => !own.has(key)).map((key) => PREFIX + key);
   const sources = new Map<Tensor, Tensor>();
@@ -47,7 +45,7 @@ export function setPeftModelStateDict(
 
 /** The base's tensors under the keys that they have without adapters; the tensors are the model's own. */
 export function getBaseModelStateDict(model: Adapted): Map<string, Tensor> {
-  const { root, layers } = adaptersIn(model);
+  const { root, layers } = adaptersOf(model);
   const adapted = new Set(
     [...layers().values()].flatMap((layer) => layer.adapters.flatMap((n) => [...layer.tensorsOf(n).values()])),
   );
@@ -59,7 +57,7 @@ export function getBaseModelStateDict(model: Adapted): Map<string, Tensor> {
 
 /** Copies values into the base, by its own keys. Throws AdapterError MERGED or CheckpointError; then nothing changed. */
 export function setBaseModelStateDict(model: Adapted, state: ReadonlyMap<string, Tensor>): void {
-  const adapters = adaptersIn(model);
+  const adapters = adaptersOf(model);
   const { merged } = adapters.state;
   if (merged.length > 0) {
     throw new AdapterError(

@@ -1,4 +1,4 @@
-import { Embedding, Linear, type Module, TiedHead, nearest } from "@neolog/nn";
+import { Embedding, Linear, type Module, TiedEmbedding, TiedHead, nearest } from "@neolog/nn";
 import type { AdaptableModel } from "./adaptable.ts";
 import { ConfigError, TargetError } from "./errors.ts";
 import { tieThrough } from "./ties.ts";
@@ -98,7 +98,8 @@ function longestValid(pattern: string): number {
 }
 
 function checkKind(name: string, base: Module): void {
-  if (base instanceof Embedding || base instanceof Linear || base instanceof TiedHead) return;
+  if (base instanceof Embedding || base instanceof Linear || base instanceof TiedHead || base instanceof TiedEmbedding)
+    return;
   throw new TargetError(
     "KIND",
     `target_modules: ${name} must be an Embedding or a Linear, got ${base.constructor.name}`,

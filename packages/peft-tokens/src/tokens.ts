@@ -1,9 +1,9 @@
-import { type Module, type Embedding, type Linear, type TiedHead, replaceModule } from "@neolog/nn";
+import { type Module, replaceModule } from "@neolog/nn";
 import type { Shape } from "@neolog/tensor";
 import type { Adapters } from "./adapters.ts";
 import { TrainableTokensConfig, checkRange } from "./config.ts";
 import { type InitPolicy, checkInit } from "./init.ts";
-import { type RowInit, TrainableTokensLayer } from "./layer.ts";
+import { type RowInit, type TokenBase, TrainableTokensLayer } from "./layer.ts";
 import type { AddAdapterOptions, AdapterMethod, Placement } from "./registry.ts";
 import { checkSides } from "./sides.ts";
 import { resolveTargets } from "./targets.ts";
@@ -24,8 +24,7 @@ export function addTokenLayer(
   const there = layerAt(root, path);
   if (there) return there as TrainableTokensLayer;
   const context = { state, nested, weightBuilt, table: () => weightAt(root, path) };
-  const create = (base: Module): TrainableTokensLayer =>
-    new TrainableTokensLayer(base as Embedding | Linear | TiedHead, context);
+  const create = (base: Module): TrainableTokensLayer => new TrainableTokensLayer(base as TokenBase, context);
   if (!nested) return replaceModule(root, path, create);
   return replaceModule(root, path, (base) => new TrainableTokensWrapper(create(base))).token_adapter;
 }

@@ -1,7 +1,8 @@
 import type { Embedding } from "@neolog/nn";
-import { type Backend, type Tensor, add, cast, matmul, matmulT, mul, takeRows, transpose } from "@neolog/tensor";
+import { type Backend, type Tensor, matmul, matmulT, mul, takeRows, transpose } from "@neolog/tensor";
 import { AdapterLayer, type NonFinite } from "../adapterLayer.ts";
-import { type LoraContext, type LoraPart, mergedError } from "./layer.ts";
+import type { Parts } from "../effective.ts";
+import { type LoraContext, type LoraPart, added, mergedError } from "./layer.ts";
 import { MergedWeight } from "./mergedWeight.ts";
 
 /** LoRA on a table of token vectors: y = base(ids) + Σ s·(Aᵀ[ids]·Bᵀ), A [r, vocab], B [hidden, r]. A tied head is left alone. */
@@ -41,6 +42,9 @@ export class LoraEmbedding extends AdapterLayer {
   get padding_idx(): number | null {
     return this.base_layer.padding_idx;
   }
+  override get parts(): Parts {
+    return this.#parts;
+  }
   tensorsOf(name: string): ReadonlyMap<string, Tensor> {
     const part = this.#parts.get(name);
     return new Map(
@@ -58,6 +62,10 @@ export class LoraEmbedding extends AdapterLayer {
     this.lora_embedding_A[name] = part.A;
     this.lora_embedding_B[name] = part.B;
   }
+  convert(name: string, to: (t: Tensor) => Tensor): void {
+    const part = this.#parts.get(name)!;
+    this.add(name, { ...part, A: to(part.A), B: to(part.B) });
+  }
   remove(name: string): void {
     const part = this.#parts.get(name);
     part?.A.dispose();
@@ -71,10 +79,10 @@ export class LoraEmbedding extends AdapterLayer {
   /** ids [n] → [n, hidden] */
   forward(ids: Int32Array): Tensor {
     let y = this.#lookup(ids);
-    for (const name of this.#context.state.appliedIn(this)) {
-      const { A, B, scale } = this.#parts.get(name)!;
+    const { state } = this.#context;
+    for (const [name, { A, B, scale }] of state.appliedParts(this.#parts)) {
       const rows = this.base_layer.withoutPaddingGradient(ids, takeRows(transpose(A), ids)); // [n, r]
-      y = add(y, cast(mul(matmulT(rows, B), scale), y.dtype));
+      y = added(y, mul(matmulT(rows, B), scale), state.samplesOf(name));
     }
     return y;
   }

@@ -1,8 +1,9 @@
 import { Conv1D, Linear, type TiedHead } from "@neolog/nn";
-import { type Backend, type Tensor, add, cast, linear, matmul, matmulT, mul, transpose } from "@neolog/tensor";
+import { type Backend, type Tensor, add, cast, linear, matmul, matmulT, mul, transpose, where } from "@neolog/tensor";
 import { AdapterLayer, type NonFinite } from "../adapterLayer.ts";
-import type { EffectiveSet } from "../effective.ts";
+import type { EffectiveSet, Parts, Samples } from "../effective.ts";
 import { AdapterError } from "../errors.ts";
+import { maskOf } from "../samples.ts";
 import { dropped } from "./dropout.ts";
 import { MergedWeight } from "./mergedWeight.ts";
 
@@ -30,6 +31,12 @@ export const mergedError = (path: string, names: readonly string[]): AdapterErro
     `${path}: adapters must be unmerged to be disabled, got ${names.join(", ")} merged with exactUnmerge: false; unmerge first`,
     { module: path, names },
   );
+
+/** y plus an update, at the samples to which it applies: y [..., n], update [..., n]. */
+export function added(y: Tensor, update: Tensor, samples: Samples | null): Tensor {
+  const sum = add(y, cast(update, y.dtype));
+  return samples ? where(maskOf(samples, y), sum, y) : sum;
+}
 
 /** y = base(x) + Σ s·((dropout(x)·Aᵀ)·Bᵀ), A [r, in], B [out, r]. Hu et al. 2021, https://arxiv.org/abs/2106.09685 */
 export class LoraLayer extends AdapterLayer {
@@ -64,6 +71,9 @@ export class LoraLayer extends AdapterLayer {
   partOf(name: string): LoraPart {
     return this.#parts.get(name)!;
   }
+  override get parts(): Parts {
+    return this.#parts;
+  }
   tensorsOf(name: string): ReadonlyMap<string, Tensor> {
     const part = this.#parts.get(name);
     return new Map(
@@ -81,6 +91,10 @@ export class LoraLayer extends AdapterLayer {
     this.lora_A[name] = new Linear(part.A);
     this.lora_B[name] = new Linear(part.B);
   }
+  convert(name: string, to: (t: Tensor) => Tensor): void {
+    const part = this.#parts.get(name)!;
+    this.add(name, { ...part, A: to(part.A), B: to(part.B) });
+  }
   remove(name: string): void {
     const part = this.#parts.get(name);
     part?.A.dispose();
@@ -95,10 +109,9 @@ export class LoraLayer extends AdapterLayer {
   forward(x: Tensor): Tensor {
     const { state } = this.#context;
     let y = this.#base(x);
-    for (const name of state.appliedIn(this)) {
-      const { A, B, scale, dropout } = this.#parts.get(name)!;
+    for (const [name, { A, B, scale, dropout }] of state.appliedParts(this.#parts)) {
       const input = state.training && dropout > 0 ? dropped(x, dropout, state.nextDropoutSeed()) : x;
-      y = add(y, cast(mul(matmulT(matmulT(input, A), B), scale), y.dtype));
+      y = added(y, mul(matmulT(matmulT(input, A), B), scale), state.samplesOf(name));
     }
     return y;
   }

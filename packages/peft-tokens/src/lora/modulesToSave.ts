@@ -2,6 +2,7 @@ import { Linear, Module, type TiedHead } from "@neolog/nn";
 import { type Backend, type Tensor, assign, cast, persist, untracked } from "@neolog/tensor";
 import { AdapterLayer, type NonFinite, findNonFinite } from "../adapterLayer.ts";
 import type { EffectiveSet } from "../effective.ts";
+import { ConfigError } from "../errors.ts";
 import { copyOf } from "./mergedWeight.ts";
 
 /** A module that can be copied. */
@@ -78,6 +79,9 @@ export class ModulesToSaveWrapper extends AdapterLayer {
     this.modules_to_save[name] = copyOfModule(unmerged as Copyable | TiedHead, this.#table);
     this.#tied.set(name, tied);
   }
+  convert(name: string, to: (t: Tensor) => Tensor): void {
+    this.modules_to_save[name] = (this.modules_to_save[name] as Copyable).copy(to);
+  }
   remove(name: string): void {
     for (const t of this.modules_to_save[name]?.parameters() ?? []) t.dispose();
     for (const t of this.#before.get(name)?.parameters() ?? []) t.dispose();
@@ -87,7 +91,10 @@ export class ModulesToSaveWrapper extends AdapterLayer {
   }
 
   get #applied(): string | undefined {
-    return this.#state.appliedIn(this).at(-1);
+    const [name] = this.#state.applied.filter((adapter) => this.has(adapter));
+    if (name === undefined || this.#state.samplesOf(name) === null) return name;
+    const message = `adapterNames: samples must not differ in modules_to_save, which train all of a module, got ${name} for some`;
+    throw new ConfigError("UNSUPPORTED", message, { name });
   }
   get #inEffect(): Module {
     const name = this.#applied;
