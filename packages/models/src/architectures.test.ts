@@ -96,6 +96,21 @@ describe.each(decoders)("%s", (type) => {
     expect(c.slice(23)).toEqual(d.slice(23));
   });
 
+  test("left, right and no padding give the same logits", () => {
+    const model = build();
+    const ids = [1, 2, 3, 4, 5, 6];
+    const plain = read(model.forward({ input_ids: [ids] }).logits);
+    const right = { input_ids: [[...ids, 0, 0]], attention_mask: [[1, 1, 1, 1, 1, 1, 0, 0]] };
+    const left = {
+      input_ids: [[0, 0, ...ids]],
+      attention_mask: [[0, 0, 1, 1, 1, 1, 1, 1]],
+      position_ids: [[1, 1, 0, 1, 2, 3, 4, 5]], // as generate passes them
+    };
+    const close = { atol: 1e-5 };
+    expect(worstExcess(read(model.forward(right).logits).slice(0, plain.length), plain, close)).toBeLessThanOrEqual(0);
+    expect(worstExcess(read(model.forward(left).logits).slice(2 * 23), plain, close)).toBeLessThanOrEqual(0);
+  });
+
   test("left padding gives finite gradients", () => {
     const model = build();
     for (const p of model.parameters()) p.requiresGrad = true;
