@@ -238,6 +238,10 @@ describe("configs that we cannot honour are refused", () => {
       { ...TINY_LLAMA, rope_parameters: { rope_theta: 100 }, rope_scaling: { type: "linear", factor: 4 } },
       '"rope_scaling.factor": must be what rope_parameters says (undefined), found 4',
     ],
+    [
+      { ...TINY_LLAMA, head_dim: 2, rope_scaling: { type: "dynamic", factor: 2 } },
+      '"head_dim": must turn more than one pair of each head for rope_type "dynamic"',
+    ],
     [{ ...TINY_LLAMA, partial_rotary_factor: 0.5 }, '"partial_rotary_factor": must be 1, found 0.5'],
     [{ ...TINY_GPT_NEOX, rotary_pct: 0 }, '"rotary_pct": must be >0, found 0'],
     [{ ...TINY_GPT_NEOX, rotary_pct: 1.5 }, '"rotary_pct": must be <=1, found 1.5'],

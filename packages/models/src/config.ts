@@ -193,6 +193,10 @@ export function checkRotaryPairs(file: string, key: string, rope: RopeParameters
     const of = turned === headDim ? "" : ` of ${headDim}`;
     throw new ModelConfigError(file, key, `must turn an even number of elements of each head, found ${turned}${of}`);
   }
+  if (rope.rope_type === "dynamic" && turned === 2) {
+    const mustHold = `must turn more than one pair of each head for rope_type "dynamic", which divides by the others, found 1`;
+    throw new ModelConfigError(file, key, mustHold);
+  }
   for (const factors of ["short_factor", "long_factor"] as const) {
     const found = rope.rope_type === "longrope" ? rope[factors]!.length : turned / 2;
     if (found !== turned / 2) {

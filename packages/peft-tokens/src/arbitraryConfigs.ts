@@ -35,23 +35,25 @@ const padding = fc.option(upTo(4, 0)).map((pad_token_id) => ({ pad_token_id }));
 const layerTypes = ({ num_hidden_layers: n }: Sizes): fc.Arbitrary<string[]> =>
   fc.array(fc.constantFrom("full_attention", "sliding_attention"), { minLength: n, maxLength: n });
 
-const rope = fc.constantFrom(
-  {},
-  { rope_theta: 500 },
-  { rope_scaling: { type: "linear", factor: 3 } },
-  { rope_scaling: { rope_type: "yarn", factor: 4, original_max_position_embeddings: 16 } },
-  { rope_parameters: { rope_type: "dynamic", rope_theta: 1000, factor: 2 } },
-  {
-    rope_parameters: {
-      rope_type: "llama3",
-      rope_theta: 1000,
-      factor: 8,
-      low_freq_factor: 1,
-      high_freq_factor: 4,
-      original_max_position_embeddings: 8,
+/** Angles of `turned` elements of each head; the dynamic ones need more than a pair. */
+const rope = (turned: number): fc.Arbitrary<object> =>
+  fc.constantFrom<object[]>(
+    {},
+    { rope_theta: 500 },
+    { rope_scaling: { type: "linear", factor: 3 } },
+    { rope_scaling: { rope_type: "yarn", factor: 4, original_max_position_embeddings: 16 } },
+    ...(turned > 2 ? [{ rope_parameters: { rope_type: "dynamic", rope_theta: 1000, factor: 2 } }] : []),
+    {
+      rope_parameters: {
+        rope_type: "llama3",
+        rope_theta: 1000,
+        factor: 8,
+        low_freq_factor: 1,
+        high_freq_factor: 4,
+        original_max_position_embeddings: 8,
+      },
     },
-  },
-);
+  );
 
 /** A family's own keys beside the sizes, its positions and its activation. */
 const family = (model_type: string, own: (sizes: Sizes) => fc.Arbitrary<object>): fc.Arbitrary<PretrainedConfig> =>
@@ -82,10 +84,11 @@ const gemma = (sizes: Sizes): fc.Arbitrary<object> =>
 
 /** A random tiny config of every causal language model, by `model_type`. */
 export const ARBITRARY_CONFIGS: Readonly<Record<string, fc.Arbitrary<PretrainedConfig>>> = {
-  gemma: family("gemma", gemma),
+  gemma: family("gemma", (sizes) => merged(gemma(sizes), rope(sizes.head_dim))),
   gemma2: family("gemma2", (sizes) =>
     merged(
       gemma(sizes),
+      rope(sizes.head_dim),
       fc.record({
         sliding_window: window,
         layer_types: fc.option(layerTypes(sizes)),
@@ -95,7 +98,17 @@ export const ARBITRARY_CONFIGS: Readonly<Record<string, fc.Arbitrary<PretrainedC
     ),
   ),
   gemma3_text: family("gemma3_text", (sizes) =>
-    merged(gemma(sizes), fc.record({ sliding_window: window, layer_types: fc.option(layerTypes(sizes)) })),
+    merged(
+      gemma(sizes),
+      fc.record({
+        sliding_window: window,
+        sliding_window_pattern: upTo(3),
+        layer_types: fc.option(layerTypes(sizes)),
+        final_logit_softcapping: fc.option(upTo(9, 2)),
+        rope_local_base_freq: fc.constantFrom(10, 10_000),
+        rope_scaling: fc.option(fc.constant({ type: "linear", factor: 8 })),
+      }),
+    ),
   ),
   gpt2: family("gpt2", ({ num_hidden_layers, num_attention_heads, head_dim, intermediate_size }) =>
     fc
@@ -113,21 +126,26 @@ export const ARBITRARY_CONFIGS: Readonly<Record<string, fc.Arbitrary<PretrainedC
       })),
   ),
   gpt_neox: family("gpt_neox", (sizes) =>
-    fc
-      .record({
-        rotary: upTo(sizes.head_dim / 2),
-        use_parallel_residual: fc.boolean(),
-        attention_bias: fc.boolean(),
-      })
-      .map(({ rotary, ...keys }) => ({ ...keys, ...whole(sizes), rotary_pct: (2 * rotary) / sizes.head_dim })),
+    upTo(sizes.head_dim / 2).chain((pairs) =>
+      merged(
+        rope(2 * pairs),
+        fc.constant({ ...whole(sizes), rotary_pct: (2 * pairs) / sizes.head_dim }),
+        fc.record({ use_parallel_residual: fc.boolean(), attention_bias: fc.boolean() }),
+      ),
+    ),
   ),
-  llama: family("llama", () => merged(rope, fc.record({ attention_bias: fc.boolean(), mlp_bias: fc.boolean() }))),
-  mistral: family("mistral", () => merged(rope, fc.record({ sliding_window: fc.option(window) }))),
+  llama: family("llama", ({ head_dim }) =>
+    merged(rope(head_dim), fc.record({ attention_bias: fc.boolean(), mlp_bias: fc.boolean() })),
+  ),
+  mistral: family("mistral", ({ head_dim }) =>
+    merged(rope(head_dim), fc.record({ sliding_window: fc.option(window) })),
+  ),
   opt: family("opt", (sizes) =>
     fc
       .record({
         word_embed_proj_dim: fc.option(upTo(6)),
         do_layer_norm_before: fc.boolean(),
+        _remove_final_layer_norm: fc.boolean(),
         enable_bias: fc.boolean(),
         layer_norm_elementwise_affine: fc.boolean(),
       })
@@ -138,9 +156,9 @@ export const ARBITRARY_CONFIGS: Readonly<Record<string, fc.Arbitrary<PretrainedC
       .record({ turned: upTo(head_dim / 2), sliding_window: fc.option(window) })
       .map(({ turned, ...keys }) => ({ ...keys, partial_rotary_factor: (2 * turned) / head_dim })),
   ),
-  qwen2: family("qwen2", ({ num_hidden_layers }) =>
+  qwen2: family("qwen2", ({ num_hidden_layers, head_dim }) =>
     merged(
-      rope,
+      rope(head_dim),
       fc.record({
         use_sliding_window: fc.boolean(),
         sliding_window: window,
@@ -150,7 +168,7 @@ export const ARBITRARY_CONFIGS: Readonly<Record<string, fc.Arbitrary<PretrainedC
   ),
   qwen3: family("qwen3", (sizes) =>
     merged(
-      rope,
+      rope(sizes.head_dim),
       fc.record({
         use_sliding_window: fc.constant(true),
         sliding_window: window,
