@@ -8,6 +8,7 @@ import {
   causalMasks,
   defaultPositions,
   shiftedTargets,
+  textStarts,
   toHost,
   toHostLike,
 } from "./inputs.ts";
@@ -20,7 +21,10 @@ export interface ModelInputs {
   readonly input_ids: IdMatrix;
   /** [B, past + T]: 0 at padding, on either side. */
   readonly attention_mask?: IdMatrix | undefined;
-  /** [B, T]; counted from 0 (after the cache), padding included, when absent. */
+  /**
+   * [B, T]; counted from 0 (after the cache), padding included, when absent. Without mask and cache, a position that does not follow
+   * the one before it begins another text, which sees nothing of the first: packed rows, see packSequences.
+   */
   readonly position_ids?: IdMatrix | undefined;
   /** [B, T]; −100 counts for nothing. */
   readonly labels?: IdMatrix | undefined;
@@ -97,12 +101,12 @@ export abstract class CausalLM extends PreTrainedModel<ModelInputs, CausalLMOutp
     const ids = toHost("input_ids", input_ids);
     const past = past_key_values?.length ?? 0;
     const mask = attention_mask ? toHostLike("attention_mask", attention_mask, ids.rows, past + ids.columns) : null;
+    const given = position_ids ? toHostLike("position_ids", position_ids, ids.rows, ids.columns).values : null;
+    const starts = given && !mask && !past_key_values ? textStarts(ids, given) : null;
     return {
       ids,
-      positions: position_ids
-        ? toHostLike("position_ids", position_ids, ids.rows, ids.columns).values
-        : this.positionsOf(ids, past, mask),
-      maskOf: causalMasks(ids, past, mask),
+      positions: given ?? this.positionsOf(ids, past, mask),
+      maskOf: causalMasks(ids, past, mask, starts),
       cache: past_key_values,
     };
   }

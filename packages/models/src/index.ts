@@ -18,6 +18,7 @@ export { KvCache } from "./kvCache.ts";
 export { LlamaForCausalLM } from "./llama.ts";
 export * from "./logits.ts";
 export { MaskedLM, type MaskedLMInputs, type MaskedLMOutput } from "./maskedLm.ts";
+export { type PackedSequences, packSequences } from "./packSequences.ts";
 export { type ModelOutput, PreTrainedModel } from "./preTrainedModel.ts";
 export { OptForCausalLM } from "./opt.ts";
 export type { FromPretrainedOptions } from "./pretrained.ts";

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { causalMask, causalMasks, maskedPositions, toHost } from "./inputs.ts";
+import { causalMask, causalMasks, maskedPositions, textStarts, toHost } from "./inputs.ts";
 
 const ids = (rows: number, columns: number) =>
   toHost(
@@ -50,4 +50,20 @@ test("maskedPositions counts tokens alone, the cached ones too; padding stands a
   const mask = toHost("attention_mask", [[0, 1, 1, 1], [1, 1, 0, 0], [1, 0, 1, 1]]); // prettier-ignore
   expect([...maskedPositions(ids(3, 4), mask)]).toEqual([-1, 0, 1, 2, 0, 1, -1, -1, 0, -1, 1, 2]);
   expect([...maskedPositions(ids(3, 2), mask)]).toEqual([1, 2, -1, -1, 1, 2]);
+});
+
+test("a text of a packed row begins where positions do not go on", () => {
+  const starts = (rows: number, positions: number[]) => {
+    const found = textStarts(ids(rows, positions.length / rows), Int32Array.from(positions));
+    return found && [...found];
+  };
+  expect(starts(1, [0, 1, 2, 0, 1])).toEqual([0, 0, 0, 3, 3]);
+  expect(starts(2, [3, 4, 0, 5, 6, 7])).toEqual([0, 0, 2, 0, 0, 0]);
+  expect(starts(2, [3, 4, 5, 5, 6, 7])).toBeNull();
+});
+
+test("a query sees nothing of another text, nor beyond its window", () => {
+  const starts = Int32Array.from([0, 0, 0, 3, 3, 5]);
+  expect(drawn(ids(1, 6), 0, null, null, starts)).toEqual(["100000", "110000", "111000", "000100", "000110", "000001"]);
+  expect(drawn(ids(1, 6), 0, null, 2, starts)).toEqual(["100000", "110000", "011000", "000100", "000110", "000001"]);
 });

@@ -66,27 +66,41 @@ export function maskedPositions({ columns }: HostMatrix, { values, columns: all 
 }
 
 /**
+ * Where the text of each position begins, in rows that hold several: a position that does not follow the one before it begins
+ * another text, as transformers reads packed rows. Null where each row holds one. [B · T]
+ */
+export function textStarts({ rows, columns }: HostMatrix, positions: Int32Array): Int32Array | null {
+  const starts = new Int32Array(rows * columns);
+  for (let i = 0; i < starts.length; i++) {
+    const t = i % columns;
+    starts[i] = t === 0 ? 0 : positions[i] === positions[i - 1]! + 1 ? starts[i - 1]! : t;
+  }
+  return starts.some((start) => start > 0) ? starts : null;
+}
+
+/**
  * int32 [B | 1, 1, T, S]: 1 where query t may attend to key s, for the last S = T + min(past, window − 1) positions: those that a
- * layer with that window can see. A query sees the `window` positions up to its own, all where that is null, but no padding:
- * attention_mask covers all past + T positions.
+ * layer with that window can see. A query sees the `window` positions up to its own, all where that is null, but no padding and no
+ * other text: attention_mask covers all past + T positions, `starts` says for each of the T where its text begins.
  */
 export function causalMask(
   { rows: batch, columns: queries }: HostMatrix,
   past: number,
   attentionMask: HostMatrix | null,
   window: number | null,
+  starts: Int32Array | null = null,
 ): Tensor {
   const held = window === null ? past : Math.min(past, window - 1);
   const keys = held + queries;
   const padding = attentionMask?.values.includes(0) ? attentionMask.values : null;
-  const rows = padding ? batch : 1;
+  const rows = padding || starts ? batch : 1;
   const mask = new Int32Array(rows * queries * keys);
   for (let row = 0; row < rows; row++) {
     const firstKey = row * (past + queries) + past - held;
     for (let t = 0; t < queries; t++) {
       const at = (row * queries + t) * keys;
       const end = held + t + 1;
-      const start = window === null ? 0 : Math.max(0, end - window);
+      const start = Math.max(starts?.[row * queries + t] ?? 0, window === null ? 0 : end - window);
       mask.fill(1, at + start, at + end);
       if (padding) for (let s = start; s < end; s++) if (padding[firstKey + s] === 0) mask[at + s] = 0;
     }
@@ -99,11 +113,12 @@ export function causalMasks(
   ids: HostMatrix,
   past: number,
   attentionMask: HostMatrix | null,
+  starts: Int32Array | null = null,
 ): (window: number | null) => Tensor {
   const made = new Map<number | null, Tensor>();
   return (window) => {
     const key = window !== null && window < past + ids.columns ? window : null;
-    const mask = made.get(key) ?? causalMask(ids, past, attentionMask, key);
+    const mask = made.get(key) ?? causalMask(ids, past, attentionMask, key, starts);
     made.set(key, mask);
     return mask;
   };

@@ -1,7 +1,9 @@
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { openFolder, openSafetensors, readJsonObject, toTypedArray } from "@neolog/checkpoint";
+import { CausalLM } from "./causalLm.ts";
 import type { PretrainedConfig } from "./config.ts";
+import { ARCHITECTURES } from "./registry.ts";
 
 const root = fileURLToPath(new URL("../../..", import.meta.url));
 
@@ -190,3 +192,8 @@ export const TINY: Readonly<Record<string, PretrainedConfig>> = {
     layer_types: ["sliding_attention", "full_attention"],
   },
 };
+
+/** The architectures of causal language models. */
+export const DECODERS = Object.entries(ARCHITECTURES)
+  .filter(([type, { create }]) => create(TINY[type]!, "config.json") instanceof CausalLM)
+  .map(([type]) => type);
