@@ -36,6 +36,8 @@ export interface TokenLayerContext {
   readonly table: () => Tensor;
   /** Below LoRA's wrapper, as its `token_adapter`. */
   readonly nested: boolean;
+  /** All layers that write into that weight. */
+  readonly sharing: () => readonly TrainableTokensLayer[];
   /** Told that a copy of a whole table was asked for. */
   readonly weightBuilt: (module: string) => void;
 }
@@ -165,14 +167,11 @@ export class TrainableTokensLayer extends AdapterLayer {
     return { count, width, read };
   }
 
-  /** Adds the very rows that another layer has; originals are this table's. */
+  /** Adds the very rows that another layer has, whose table this one's is a copy of. */
   share(name: string, other: TrainableTokensLayer): void {
     const rows = other.#rows.get(name)!;
-    untracked(() => {
-      using _temporary = new Scope();
-      const original = persist(fresh(this.#unadapted(rows.indices), rows.original.dtype));
-      this.#put(name, { ...rows, original, sides: "both" });
-    });
+    const original = untracked(() => persist(fresh(rows.original, rows.original.dtype)));
+    this.#put(name, { ...rows, original, sides: "both" });
   }
 
   #put(name: string, rows: TokenRows): void {
@@ -256,9 +255,10 @@ export class TrainableTokensLayer extends AdapterLayer {
     return rows;
   }
 
-  /** What is merged into the table, in order. */
+  /** What is merged into the table, in order, through this layer or one that shares it. */
   #merged(): TokenRows[] {
-    return this.#context.state.merged.flatMap((name) => this.#rows.get(name) ?? []);
+    const layers = this.#context.sharing();
+    return this.#context.state.merged.flatMap((name) => layers.flatMap((layer) => layer.#rows.get(name) ?? []));
   }
 
   /** Rows that a merged adapter owns stay as they are. */

@@ -1,5 +1,5 @@
 import { type Module, replaceModule } from "@neolog/nn";
-import type { Shape } from "@neolog/tensor";
+import type { Shape, Tensor } from "@neolog/tensor";
 import type { Adapters } from "./adapters.ts";
 import { TrainableTokensConfig, checkRange } from "./config.ts";
 import { type InitPolicy, checkInit } from "./init.ts";
@@ -17,13 +17,15 @@ export const ROWS = "trainable_tokens_delta";
 
 /** The token layer at a path; wraps the module there where it is still plain. `nested`: beside LoRA. */
 export function addTokenLayer(
-  { root, state, weightBuilt }: Adapters,
+  { root, state, tokenLayers, weightBuilt }: Adapters,
   path: string,
   nested: boolean,
 ): TrainableTokensLayer {
   const there = layerAt(root, path);
   if (there) return there as TrainableTokensLayer;
-  const context = { state, nested, weightBuilt, table: () => weightAt(root, path) };
+  const table = (): Tensor => weightAt(root, path);
+  const sharing = (): TrainableTokensLayer[] => [...tokenLayers().values()].filter((layer) => layer.table === table());
+  const context = { state, nested, weightBuilt, table, sharing };
   const create = (base: Module): TrainableTokensLayer => new TrainableTokensLayer(base as TokenBase, context);
   if (!nested) return replaceModule(root, path, create);
   return replaceModule(root, path, (base) => new TrainableTokensWrapper(create(base))).token_adapter;
