@@ -1,0 +1,122 @@
+/** The oracle: two dense tables, a map of adapters and three flags, kept without any of the code under test. */
+export const VOCAB = 9;
+export const HIDDEN = 4;
+
+/** Two lookups read a table each, the head a third; on a tie the first and the head have one. */
+export const SIDES = ["input", "second", "output"] as const;
+export type Side = (typeof SIDES)[number];
+export type Sides<T> = Readonly<Record<Side, T>>;
+
+export const everySide = <T>(value: (side: Side) => T): Sides<T> => ({
+  input: value("input"),
+  second: value("second"),
+  output: value("output"),
+});
+
+/** What an adapter's config targets. */
+export const WHERE = {
+  embedding: ["input"],
+  second: ["second"],
+  head: ["output"],
+  both: ["input", "output"],
+  all: ["input", "second", "output"],
+} as const satisfies Readonly<Record<string, readonly Side[]>>;
+export type Where = keyof typeof WHERE;
+
+export interface DenseAdapter {
+  ids: readonly number[];
+  /** [ids, HIDDEN] of each side it reaches; one array where both sides read the same rows. */
+  rows: Partial<Record<Side, Float32Array>>;
+  requiresGrad: boolean;
+}
+
+export class Dense {
+  /** W₀ */
+  tables: Sides<Float32Array>;
+  tied: boolean;
+  readonly adapters = new Map<string, DenseAdapter>();
+  active: readonly string[] = [];
+  merged: readonly string[] = [];
+  enabled = true;
+
+  constructor(tables: Sides<Float32Array>, tied: boolean) {
+    this.tables = tables;
+    this.tied = tied;
+  }
+
+  /** Sides that rows of a target reach. */
+  sidesOf(where: Where): readonly Side[] {
+    return where === "embedding" && this.tied ? WHERE.both : WHERE[where];
+  }
+  get(name: string): DenseAdapter {
+    return this.adapters.get(name)!;
+  }
+  knows(names: readonly string[]): boolean {
+    return names.every((name) => this.adapters.has(name));
+  }
+  /** True where two of the adapters have the same id on one side. */
+  overlaps(names: readonly string[]): boolean {
+    return SIDES.some((side) => {
+      const ids = [...new Set(names)].filter((n) => this.get(n).rows[side]).flatMap((n) => [...this.get(n).ids]);
+      return new Set(ids).size < ids.length;
+    });
+  }
+  /** The longest beginning of the known names that may be in effect beside `staying`. */
+  possible(names: readonly string[], staying: readonly string[] = []): string[] {
+    return names
+      .filter((name) => this.adapters.has(name))
+      .reduce<string[]>((kept, name) => (this.overlaps([...staying, ...kept, name]) ? kept : [...kept, name]), []);
+  }
+  /** Merged and active adapters, while enabled. */
+  get effective(): readonly string[] {
+    return this.enabled ? [...new Set([...this.merged, ...this.active])] : [];
+  }
+  /** True where rows hold for one side of the tie only. */
+  isOneSided(name: string): boolean {
+    const { input, output } = this.get(name).rows;
+    return this.tied && (input === undefined) !== (output === undefined);
+  }
+  /** A table of W₀ with the rows of the named adapters. */
+  tableWith(side: Side, names: readonly string[]): Float32Array {
+    const table = this.tables[side].slice();
+    for (const { ids, rows } of names.map((name) => this.get(name))) {
+      ids.forEach((id, slot) => {
+        const row = rows[side]?.subarray(slot * HIDDEN, (slot + 1) * HIDDEN);
+        if (row) table.set(row, id * HIDDEN);
+      });
+    }
+    return table;
+  }
+  tablesWith(names: readonly string[]): Sides<Float32Array> {
+    return everySide((side) => this.tableWith(side, names));
+  }
+  /** W₀'s rows of some ids. */
+  originals(side: Side, ids: readonly number[]): Float32Array {
+    const rows = new Float32Array(ids.length * HIDDEN);
+    ids.forEach((id, slot) => rows.set(this.tables[side].subarray(id * HIDDEN, (id + 1) * HIDDEN), slot * HIDDEN));
+    return rows;
+  }
+  /** Adapters that a step changes. */
+  get training(): readonly string[] {
+    return this.enabled ? this.active.filter((name) => !this.merged.includes(name) && this.get(name).requiresGrad) : [];
+  }
+  /** Numbers that an adapter holds; shared rows once. */
+  sizeOf(name: string): number {
+    return [...new Set(Object.values(this.get(name).rows))].reduce((n, rows) => n + rows.length, 0);
+  }
+  activate(names: readonly string[], requiresGrad: boolean): void {
+    this.active = [...new Set(names)];
+    this.merged = [];
+    for (const [name, adapter] of this.adapters) adapter.requiresGrad = requiresGrad && this.active.includes(name);
+  }
+  delete(name: string): void {
+    const wasActive = this.active.includes(name);
+    this.adapters.delete(name);
+    this.active = this.active.filter((other) => other !== name);
+    if (!wasActive || this.active.length > 0) return;
+    const next = [...this.adapters.keys()].toSorted().find((other) => !this.overlaps([...this.merged, other]));
+    if (next === undefined) return;
+    this.active = [next];
+    this.get(next).requiresGrad = true;
+  }
+}
