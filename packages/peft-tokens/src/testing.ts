@@ -1,10 +1,12 @@
-import { ARCHITECTURES, AutoModelForCausalLM, type CausalLM, type PretrainedConfig } from "@neolog/models";
+import { ARCHITECTURES, type CausalLM, type PretrainedConfig, architectureOf } from "@neolog/models";
+import { TINY } from "@neolog/models/testing";
+import { initWeights } from "@neolog/nn";
 import { Scope, type Tensor, assign, tensor } from "@neolog/tensor";
 import type { PeftModel } from "./model.ts";
 import type { Warning } from "./warnings.ts";
 
-/** One layer, 11 tokens, width 6, in the keys of every family; each reads its own. */
-const TINY = {
+/** One layer, 11 tokens, width 6. */
+const SMALL = {
   vocab_size: 11,
   hidden_size: 6,
   intermediate_size: 8,
@@ -15,13 +17,6 @@ const TINY = {
   max_position_embeddings: 16,
   rms_norm_eps: 1e-5,
   hidden_act: "silu",
-  pad_token_id: null,
-  sliding_window: 4,
-  rotary_pct: 1,
-  query_pre_attn_scalar: 2,
-  attn_logit_softcapping: null,
-  final_logit_softcapping: 6,
-  ffn_dim: 8,
   n_embd: 6,
   n_layer: 1,
   n_head: 3,
@@ -35,23 +30,27 @@ const NAMED: Readonly<Record<string, object>> = {
   "llama with biases": { model_type: "llama", tie_word_embeddings: false, attention_bias: true },
 };
 
-/** A name above, or an architecture of the registry followed by "tied" or "untied". */
+/** A name above, or an architecture of the registry and what its head is. */
 export type BaseName = string;
 
-/** No causal language models. */
-const OTHERS = ["bert", "t5"];
-
-/** Every architecture of causal language models, head tied and untied. */
-export const EVERY_BASE: readonly BaseName[] = Object.keys(ARCHITECTURES)
-  .filter((type) => !OTHERS.includes(type))
-  .flatMap((type) => [`${type} tied`, `${type} untied`]);
+/** Every architecture, head tied and untied; vocabularies of 23. */
+export const EVERY_BASE: readonly BaseName[] = Object.keys(ARCHITECTURES).flatMap((type) => [
+  `${type}, tied`,
+  `${type}, untied`,
+]);
 
 export function configOf(name: BaseName): PretrainedConfig {
-  const [model_type, tie] = name.split(" ");
-  return { ...TINY, ...(NAMED[name] ?? { model_type, tie_word_embeddings: tie === "tied" }) } as never;
+  const [model_type, tie] = name.split(", ");
+  const config = NAMED[name] ? { ...SMALL, ...NAMED[name] } : TINY[model_type!];
+  return { ...config, ...(tie && { tie_word_embeddings: tie === "tied" }) } as never;
 }
-export const makeBase = (name: BaseName, seed = 3): CausalLM =>
-  AutoModelForCausalLM.fromConfig(configOf(name), { seed, std: 0.5 });
+/** Typed as a decoder, since most are; an encoder has all but `generate`. */
+export function makeBase(name: BaseName, seed = 3): CausalLM {
+  const config = configOf(name);
+  const model = architectureOf(config).create(config, "config.json");
+  initWeights(model, seed, 0.5);
+  return model as CausalLM;
+}
 export const isTied = (name: BaseName): boolean => configOf(name)["tie_word_embeddings"] === true;
 
 /** Every id twice, in two rows. */

@@ -1,9 +1,8 @@
 import { beforeAll, describe, expect, test } from "vitest";
-import { AutoModelForCausalLM } from "@neolog/models";
 import { Linear } from "@neolog/nn";
 import { defaultBackend, setDefaultBackend, tensor } from "@neolog/tensor";
 import { type AdapterError, getPeftModel } from "../index.ts";
-import { configOf, caught, listener, logitsOf, makeBase, setRows, valuesOf } from "../testing.ts";
+import { caught, listener, logitsOf, makeBase, setRows, valuesOf } from "../testing.ts";
 import { config, embeddingOf, everyWorld, expectSame, train, withRows, withThree } from "./world.ts";
 
 describe.each(await everyWorld())("merging, disabling, deleting, $name on $title", ({ name, backend }) => {
@@ -23,7 +22,7 @@ describe.each(await everyWorld())("merging, disabling, deleting, $name on $title
 
   test("A-50, A-56: over bfloat16 and float16 tables rows are float32, merging keeps the logits, unmerging the bytes", async () => {
     for (const dtype of ["bfloat16", "float16"] as const) {
-      const base = AutoModelForCausalLM.fromConfig(configOf(name), { seed: 3, std: 0.5 });
+      const base = makeBase(name);
       for (const [path, module] of base.namedModules()) {
         if (path !== base.embeddingPath && !(module instanceof Linear)) continue;
         const holder = module as Linear;

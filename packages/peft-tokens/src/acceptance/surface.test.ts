@@ -10,7 +10,7 @@ import {
   tokensOf,
 } from "../index.ts";
 import { caught, isTied, listener, logitsOf, makeBase, valuesOf } from "../testing.ts";
-import { HIDDEN, config, embeddingOf, everyWorld, expectSame, saved, withRows, withThree } from "./world.ts";
+import { HIDDEN, VOCAB, config, embeddingOf, everyWorld, expectSame, saved, withRows, withThree } from "./world.ts";
 
 describe.each(await everyWorld())("files, state and status, $name on $title", ({ name, backend }) => {
   beforeAll(() => setDefaultBackend(backend));
@@ -107,6 +107,6 @@ describe.each(await everyWorld())("files, state and status, $name on $title", ({
     expect(peft.withAdapterDisabled(() => layer.weight.dataSync())).toEqual(base);
     expect(layer.table.dataSync()).toEqual(effective);
     expect(codes).toEqual(["WEIGHT_BUILT"]);
-    expect([layer.num_embeddings, layer.embedding_dim]).toEqual([11, HIDDEN]);
+    expect([layer.num_embeddings, layer.embedding_dim]).toEqual([VOCAB, HIDDEN]);
   });
 });

@@ -1,3 +1,4 @@
+import { CausalLM } from "@neolog/models";
 import { beforeAll, describe, expect, test } from "vitest";
 import { AdamW, backward, checkpoint } from "@neolog/autograd";
 import { Scope, type Tensor, defaultBackend, setDefaultBackend } from "@neolog/tensor";
@@ -6,6 +7,7 @@ import { BATCH, caught, logitsOf, makeBase, valuesOf } from "../testing.ts";
 import {
   HIDDEN,
   IDS,
+  VOCAB,
   config,
   embeddingOf,
   everyWorld,
@@ -76,26 +78,30 @@ describe.each(await everyWorld())("training and generating, $name on $title", ({
     }
   });
 
-  test("A-72: generate runs through the rows, and its scores are forward's", async () => {
-    const peft = withRows(makeBase(name));
-    const [ids] = await peft.generate({ input_ids: [[7, 1]], max_new_tokens: 5, eos_token_id: null });
-    for (let n = 2; n < 7; n++) {
-      const last = Array.from(logitsOf(peft, [ids!.slice(0, n)])).slice(-11);
-      expect(last.indexOf(Math.max(...last))).toBe(ids![n]);
-    }
-    const twin = await withRows(makeBase(name)).mergeAndUnload();
-    expect(await twin.generate({ input_ids: [[7, 1]], max_new_tokens: 5, eos_token_id: null })).toEqual([ids]);
-  });
+  test.skipIf(!(makeBase(name) instanceof CausalLM))(
+    "A-72: generate runs through the rows, and its scores are forward's",
+    async () => {
+      const peft = withRows(makeBase(name));
+      const [ids] = await peft.generate({ input_ids: [[7, 1]], max_new_tokens: 5, eos_token_id: null });
+      for (let n = 2; n < 7; n++) {
+        const last = Array.from(logitsOf(peft, [ids!.slice(0, n)])).slice(-VOCAB);
+        expect(last.indexOf(Math.max(...last))).toBe(ids![n]);
+      }
+      const twin = await withRows(makeBase(name)).mergeAndUnload();
+      expect(await twin.generate({ input_ids: [[7, 1]], max_new_tokens: 5, eos_token_id: null })).toEqual([ids]);
+    },
+  );
 
   test("A-78: added tokens train, and the file is smaller than the table", async () => {
     const base = makeBase(name);
-    base.resizeTokenEmbeddings(13);
-    const peft = getPeftModel(base, config([11, 12]));
+    base.resizeTokenEmbeddings(VOCAB + 2);
+    const peft = getPeftModel(base, config([VOCAB, VOCAB + 1]));
     const before = rowsOf(peft);
-    peft.backward(peft.forward({ input_ids: [[11, 1, 12]], labels: [[11, 1, 12]] }).loss!);
+    const input_ids = [[VOCAB, 1, VOCAB + 1]];
+    peft.backward(peft.forward({ input_ids, labels: input_ids }).loss!);
     new AdamW(tokenParameters(peft), { lr: 0.1 }).step();
     expect(rowsOf(peft).every((x, i) => x !== before[i])).toBe(true);
-    expect((await saved(peft)).get("adapter_model.safetensors")!.length).toBeLessThan(13 * HIDDEN * 4 + 200);
+    expect((await saved(peft)).get("adapter_model.safetensors")!.length).toBeLessThan(2 * 2 * HIDDEN * 4 + 400);
   });
 
   test("backward says why there is nothing to train", async () => {

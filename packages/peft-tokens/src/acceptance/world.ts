@@ -19,8 +19,9 @@ export async function everyWorld(): Promise<(TestedBackend & { readonly name: Ba
 }
 
 export const IDS = [7, 1, 4];
-export const HIDDEN = 6;
-export const ALL_IDS = [...Array(11).keys()];
+export const VOCAB = 23;
+export const HIDDEN = 12;
+export const ALL_IDS = [...Array(VOCAB).keys()];
 
 export const config = (token_indices: number[] = IDS) => new TrainableTokensConfig({ token_indices });
 export const embeddingOf = (peft: PeftModel): TrainableTokensLayer =>
