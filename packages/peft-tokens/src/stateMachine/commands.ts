@@ -51,7 +51,7 @@ const add = fc
   .record({ name, ids: fc.constantFrom(...IDS), where: fc.constantFrom(...TARGETS), init: fc.boolean() })
   .map(
     ({ name, ids, where, init }): Command =>
-      new Command(`add ${name} [${ids}] ${where} ${init ? "fresh" : "random"}`, (real) => {
+      new Command(`add ${name} [${ids.join(", ")}] ${where} ${init ? "fresh" : "random"}`, (real) => {
         const { peft, dense } = real;
         const go = () => peft.addAdapter(name, configFor(ids, where, init), { seed: 5 });
         if (dense.adapters.has(name)) return refuses(real, "EXISTS", go);
@@ -67,7 +67,7 @@ const addBadly = fc
   .constantFrom(...BAD_IDS)
   .map(
     ([ids, code]) =>
-      new Command(`add [${ids}]`, (real) =>
+      new Command(`add [${ids.join(", ")}]`, (real) =>
         refuses(real, code, () => real.peft.addAdapter("bad", configFor(ids, "embedding", true))),
       ),
   );
@@ -94,20 +94,23 @@ const unknown = fc
 
 const set = fc.record({ names, fits, inferenceMode: fc.boolean() }).map(
   ({ names, fits, inferenceMode }): Command =>
-    new Command(`set [${names}]${fits ? " where possible" : ""}${inferenceMode ? " for inference" : ""}`, (real) => {
-      const { peft, dense } = real;
-      const list = fits ? dense.possible(names) : names;
-      const go = () => peft.setAdapter(list, { inferenceMode });
-      if (!dense.knows(list)) return refuses(real, "UNKNOWN", go);
-      if (dense.overlaps(list)) return refuses(real, "OVERLAP", go);
-      go();
-      dense.activate(list, !inferenceMode);
-    }),
+    new Command(
+      `set [${names.join(", ")}]${fits ? " where possible" : ""}${inferenceMode ? " for inference" : ""}`,
+      (real) => {
+        const { peft, dense } = real;
+        const list = fits ? dense.possible(names) : names;
+        const go = () => peft.setAdapter(list, { inferenceMode });
+        if (!dense.knows(list)) return refuses(real, "UNKNOWN", go);
+        if (dense.overlaps(list)) return refuses(real, "OVERLAP", go);
+        go();
+        dense.activate(list, !inferenceMode);
+      },
+    ),
 );
 
 const flag = fc.record({ names, flag: fc.boolean() }).map(
   ({ names, flag }) =>
-    new Command(`flag [${names}] ${flag}`, (real) => {
+    new Command(`flag [${names.join(", ")}] ${flag}`, (real) => {
       const { peft, dense } = real;
       const go = () => peft.setRequiresGrad(names, flag);
       if (!dense.knows(names)) return refuses(real, "UNKNOWN", go);
@@ -138,7 +141,7 @@ const mergeArguments: fc.Arbitrary<MergeArguments> = fc.record({
   untie: often,
 });
 const shown = ({ names, fits, safeMerge, untie }: MergeArguments): string =>
-  [names ? `[${names}]` : "the active", fits && "where possible", safeMerge && "safely", untie && "untying"]
+  [names ? `[${names.join(", ")}]` : "the active", fits && "where possible", safeMerge && "safely", untie && "untying"]
     .filter(Boolean)
     .join(" ");
 

@@ -16,7 +16,7 @@ export class Tiny extends CausalLM {
   lm_head: TokenHead;
 
   constructor(tied: boolean) {
-    super({ model_type: "llama", vocab_size: VOCAB, hidden_size: HIDDEN, tie_word_embeddings: tied } as never);
+    super({ model_type: "llama", vocab_size: VOCAB, hidden_size: HIDDEN, tie_word_embeddings: tied });
     this.lm_head = tied ? new TiedHead(() => this.embed_tokens) : new Linear(weights(3));
   }
   get embeddingPath(): string {
