@@ -1,4 +1,5 @@
 import { Command } from "@commander-js/extra-typings";
+import { adaptersCommand } from "./adapters.ts";
 import { demoCommand } from "./demo.ts";
 import { downloadCommand } from "./download.ts";
 import { DONE, oneLine, report } from "./errors.ts";
@@ -18,6 +19,7 @@ const COMMANDS = [
   generateCommand,
   mergeCommand,
   inspectCommand,
+  adaptersCommand,
   downloadCommand,
 ] as const;
 
