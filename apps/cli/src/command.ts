@@ -16,6 +16,12 @@ export const MODEL = [
 ] as const;
 export const REVISION = ["--revision <name>", "branch, tag or commit of a model of the Hub (main)"] as const;
 export const ADAPTER = ["--adapter <dir>", "folder of an adapter that neolog or PEFT wrote"] as const;
+/** Given again for each further adapter. */
+export const ADAPTERS = [
+  "--adapter <dir>",
+  "folder of an adapter that neolog or PEFT wrote; give it again for each further one",
+  (dir: string, before: readonly string[] = []): string[] => [...before, dir],
+] as const;
 export const DATA = ["--data <file.jsonl>", "rows of text, prompt and completion, messages, or input_ids"] as const;
 export const BACKEND = [
   "--backend <name>",

@@ -105,4 +105,68 @@ describe("neolog merge", () => {
       `merged 2 rows of ${adapter} into ${at("told")} (259 rows)\n`,
     );
   });
+
+  test("merges several adapters at once, into what they give together", async () => {
+    const { model, adapter } = await adapted(true);
+    const rows = at("rows");
+    const data = at("data.jsonl");
+    expect(
+      (await neolog(["train", ...flags({ model, data, "token-indices": "120,3", steps: 2, lr: 0.1, out: rows })])).code,
+    ).toBe(0);
+    const both = ["merge", ...flags({ model, adapter, out: at("both"), json: true }), "--adapter", rows];
+    const { code, stdout } = await neolog(both);
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout).token_indices).toEqual([257, 258, 120, 3]);
+    const one = at("one-after-the-other");
+    expect((await merge({ model, adapter, out: one })).code).toBe(0);
+    expect((await merge({ model: one, adapter: rows, out: at("then-rows") })).code).toBe(0);
+    expect((await logits({ model: at("both") })).equals(await logits({ model: at("then-rows") }))).toBe(true);
+  });
+
+  test("refuses adapters that share a token, and tokens that differ, before anything is written", async () => {
+    const { model, adapter } = await adapted(true);
+    const data = at("data.jsonl");
+    const train = async (out: string, tokens: string): Promise<string> => {
+      expect((await neolog(["train", ...flags({ model, data, tokens, steps: 1, out: at(out) })])).code).toBe(0);
+      return at(out);
+    };
+    const same = await train("same", "wug");
+    const other = await train("other", "blick");
+    for (const [second, says] of [
+      [same, /tied-adapter and same sharing 257 on /],
+      [other, /other: its token 257 must be the one of the other adapters, got "blick" and "wug"; train them with/],
+    ] as const) {
+      const before = await contentsOf(folder.path);
+      const { code, stderr } = await neolog([
+        "merge",
+        ...flags({ model, adapter, out: at("refused") }),
+        "--adapter",
+        second,
+      ]);
+      expect(code).toBe(1);
+      expect(stderr).toMatch(/^error: [^\n]*\n$/);
+      expect(stderr).toMatch(says);
+      expect(await contentsOf(folder.path)).toEqual(before);
+    }
+  });
+
+  test("--untie gives the head its own table where rows hold for the head alone", async () => {
+    const { model, adapter } = await adapted(true);
+    const head = at("head");
+    await cp(adapter, head, { recursive: true });
+    const config = join(head, "adapter_config.json");
+    const json = JSON.parse(await readFile(config, "utf8"));
+    await writeFile(config, JSON.stringify({ ...json, target_modules: ["lm_head"] }));
+    const file = await openSafetensors(await (await openFolder(adapter)).open("adapter_model.safetensors"));
+    const name = [...file.tensors.keys()].find((key) => key.includes("lm_head"))!;
+    await writeFile(join(head, "adapter_model.safetensors"), writeSafetensors([[name, await file.read(name)]]));
+    await file.close();
+    const refused = await merge({ model, adapter: head, out: at("untied-out") });
+    expect(refused.code).toBe(1);
+    expect(refused.stderr).toContain("untie: true gives lm_head its own");
+    const ran = await merge({ model, adapter: head, out: at("untied-out"), untie: true });
+    expect(ran.stderr).toContain("lm_head has its own table now");
+    expect(JSON.parse(await readFile(join(at("untied-out"), "config.json"), "utf8")).tie_word_embeddings).toBe(false);
+    expect((await logits({ model: at("untied-out") })).equals(await logits({ model, adapter: head }))).toBe(true);
+  });
 });

@@ -1,40 +1,46 @@
+import { tokensOf } from "@neolog/peft-tokens";
 import { readdir } from "node:fs/promises";
-import { ADAPTER, MODEL, REVISION, command } from "./command.ts";
+import { ADAPTERS, MODEL, REVISION, command } from "./command.ts";
 import type { Io } from "./io.ts";
-import { loadModel } from "./load.ts";
+import { loadAdapters } from "./loadAdapters.ts";
 import { Output } from "./output.ts";
 import { checkTarget, publish } from "./publish.ts";
-import { tokensOf } from "@neolog/peft-tokens";
 import { count } from "./text.ts";
 
 /** neolog merge: adapter rows written into the table, the result a plain checkpoint. */
 export const mergeCommand = (io: Io) =>
-  command("merge", "Write an adapter's rows into the model and save a plain Hugging Face folder.", [
+  command("merge", "Write adapters into the model and save a plain Hugging Face folder.", [
     "merge --model ./llama --adapter ./my-adapter --out ./llama-merged",
     "merge --model ./llama --adapter ./my-adapter --out ./llama-merged --safe-merge",
+    "merge --model ./llama --adapter ./animals --adapter ./places --out ./llama-merged",
   ])
     .requiredOption(...MODEL)
     .option(...REVISION)
-    .requiredOption(...ADAPTER)
+    .requiredOption(...ADAPTERS)
     .requiredOption("--out <dir>", "folder for the merged model and its tokenizer")
     .option("--safe-merge", "refuse rows that hold NaN or infinity")
+    .option("--untie", "give the head its own table where an adapter changes one side of a tie only")
     .action(async (flags) => {
       const output = new Output(io, flags);
-      await checkTarget(flags.out, flags.model, flags.adapter);
-      const { peft, tokenizer } = await loadModel(flags, output);
-      const ids = tokensOf(peft!.peftConfig["default"]!);
-      const merged = await peft!.mergeAndUnload({ safeMerge: flags.safeMerge === true });
+      await checkTarget(flags.out, flags.model, ...flags.adapter);
+      const { base, peft, names, tokenizer } = await loadAdapters(flags, output);
+      const ids = names.flatMap((name) => tokensOf(peft.peftConfig[name]!));
+      await peft.mergeAndUnload({
+        adapterNames: names,
+        safeMerge: flags.safeMerge === true,
+        untie: flags.untie === true,
+      });
       await publish(flags.out, "config.json", async (dir) => {
-        await merged.savePretrained(dir);
+        await base.savePretrained(dir);
         await tokenizer?.savePretrained(dir);
       });
       output.result(
         {
           out: flags.out,
           token_indices: ids,
-          vocab_size: merged.config.vocab_size,
+          vocab_size: base.config.vocab_size,
           files: (await readdir(flags.out)).toSorted(),
         },
-        `merged ${count(ids.length, "row")} of ${flags.adapter} into ${flags.out} (${merged.config.vocab_size} rows)`,
+        `merged ${count(ids.length, "row")} of ${flags.adapter.join(" and ")} into ${flags.out} (${base.config.vocab_size} rows)`,
       );
     });
