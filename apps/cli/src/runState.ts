@@ -55,8 +55,8 @@ export async function writeRunState(
   await writeFolder(
     dir,
     new Map<string, Uint8Array | string>([
-      [JSON_FILE, `${JSON.stringify({ format: FORMAT, ...state }, null, 2)}\n`],
       [TENSOR_FILE, writeSafetensors(moments)],
+      [JSON_FILE, `${JSON.stringify({ format: FORMAT, ...state }, null, 2)}\n`],
     ]),
   );
 }

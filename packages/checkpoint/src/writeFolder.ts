@@ -1,5 +1,6 @@
 import type { FileHandle } from "node:fs/promises";
 import { CheckpointError } from "./errors.ts";
+import type { Written } from "./replaceFiles.ts";
 
 /** A directory path, or files in memory by name. */
 export type FolderTarget = string | Map<string, Uint8Array>;
@@ -9,8 +10,9 @@ export type FileContent = Uint8Array | string | AsyncIterable<Uint8Array>;
 
 /**
  * Writes files, by their names relative to the target, so that none is ever seen half-written: each goes to a temporary name
- * beside its own, and when all are complete they are renamed in the order given. The target is created when missing. A failure
- * before that leaves everything as it was. Files directly in the target that `obsolete` names and that were not written go last.
+ * beside its own, and when all are complete they take their names together; see replaceFiles. A failure leaves everything as it
+ * was. Put the file last without which the others mean nothing. The target is created when missing; files directly in it that
+ * `obsolete` names and that were not written go.
  * Throws CheckpointError IS_FILE where a file is in the way of a folder or a folder in the way of a file.
  */
 export async function writeFolder(
@@ -38,10 +40,11 @@ async function writeDisk(
   files: ReadonlyMap<string, FileContent>,
   gone: (file: string) => boolean,
 ): Promise<void> {
-  const { mkdir, open, readdir, rename, rm, rmdir, stat } = await import("node:fs/promises");
+  const { mkdir, open, readdir, rm, rmdir, stat } = await import("node:fs/promises");
+  const { replaceFiles } = await import("./replaceFiles.ts");
   const path = await import("node:path");
   const created: string[] = [];
-  const written: { readonly temporary: string; readonly final: string }[] = [];
+  const written: Written[] = [];
 
   async function createFolder(folder: string): Promise<void> {
     const entry = await stat(folder).catch(() => null);
@@ -62,8 +65,8 @@ async function writeDisk(
       written.push({ temporary, final });
       await writeFile(await open(temporary, "wx"), content);
     }
-    for (const { temporary, final } of written) await rename(temporary, final);
-    for (const name of (await readdir(target)).filter(gone)) await rm(path.resolve(target, name));
+    const left = (await readdir(target)).filter(gone).map((name) => path.resolve(target, name));
+    await replaceFiles(written, left);
   } catch (error) {
     for (const { temporary } of written) await rm(temporary, { force: true });
     for (const folder of created.toReversed()) await rmdir(folder).catch(() => {});

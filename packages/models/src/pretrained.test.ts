@@ -45,7 +45,7 @@ describe("saving and loading", () => {
     for (const [key, t] of stateDict(again)) expect(t.dataSync(), key).toEqual(stateDict(model).get(key)!.dataSync());
     const files = new Map<string, Uint8Array>();
     await again.savePretrained(files);
-    expect([...files.keys()]).toEqual(["config.json", "model.safetensors"]);
+    expect([...files.keys()]).toEqual(["model.safetensors", "config.json"]);
     for (const [name, bytes] of files) expect(Buffer.from(bytes), name).toEqual(await readFile(file(name)));
   });
 

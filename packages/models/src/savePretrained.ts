@@ -36,7 +36,7 @@ export async function savePretrained(
   });
   const bytesOf = ({ dtype, shape }: LazyTensor): number => storedByteLength(dtype, shape)!;
   const shards = splitIntoShards(tensors, bytesOf, maxShardSize);
-  const files = new Map<string, FileContent>([["config.json", `${stringifyPythonJson(model.config)}\n`]]);
+  const files = new Map<string, FileContent>();
   for (const [file, shard] of shards) files.set(file, streamSafetensors(shard));
   if (shards.size > 1) {
     const total_parameters = model.parameters().reduce((sum, t) => sum + t.size, 0);
@@ -45,5 +45,6 @@ export async function savePretrained(
     files.set("model.safetensors.index.json", `${stringifyPythonJson(index)}\n`);
   }
   if (model.generationConfig) files.set("generation_config.json", model.generationConfig.text);
+  files.set("config.json", `${stringifyPythonJson(model.config)}\n`);
   await writeFolder(dir, files, { obsolete: isWeightsFile });
 }

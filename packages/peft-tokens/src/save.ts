@@ -29,13 +29,15 @@ export async function saveAdapters(
   options: SaveOptions,
 ): Promise<void> {
   const files = new Map<string, Uint8Array | string>();
-  for (const name of names) {
-    const { config } = adapters.known(name);
-    const folder = name === "default" ? "" : `${name}/`;
-    files.set(`${folder}${CONFIG_FILE}`, stringifyPythonJson(configFile(adapters, config)));
-    files.set(`${folder}${TENSOR_FILE}`, writeSafetensors(await tensorFile(adapters, name, options)));
-  }
+  const folderOf = (name: string): string => (name === "default" ? "" : `${name}/`);
+  for (const name of names)
+    files.set(`${folderOf(name)}${TENSOR_FILE}`, writeSafetensors(await tensorFile(adapters, name, options)));
   files.set("README.md", readmeCard(adapters.known(names[0]!).config));
+  for (const name of names)
+    files.set(
+      `${folderOf(name)}${CONFIG_FILE}`,
+      stringifyPythonJson(configFile(adapters, adapters.known(name).config)),
+    );
   await writeFolder(target, files);
 }
 
