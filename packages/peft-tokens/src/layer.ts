@@ -168,10 +168,10 @@ export class TrainableTokensLayer extends AdapterLayer {
   }
 
   /** Adds the very rows that another layer has, whose table this one's is a copy of. */
-  share(name: string, other: TrainableTokensLayer): void {
+  share(name: string, other: TrainableTokensLayer, sides: Sides = "both"): void {
     const rows = other.#rows.get(name)!;
     const original = untracked(() => persist(fresh(rows.original, rows.original.dtype)));
-    this.#put(name, { ...rows, original, sides: "both" });
+    this.#put(name, { ...rows, original, sides });
   }
 
   #put(name: string, rows: TokenRows): void {

@@ -1,5 +1,8 @@
 import type { Adapters } from "./adapters.ts";
+import type { AdapterLayer } from "./adapterLayer.ts";
+import { atomically } from "./atomically.ts";
 import { AdapterError, ConfigError } from "./errors.ts";
+import { TrainableTokensLayer } from "./layer.ts";
 import { checkOverlap } from "./overlap.ts";
 import { sharedTable, untie } from "./untie.ts";
 
@@ -42,9 +45,18 @@ export async function mergeAndRemove(adapters: Adapters, options: MergeAndUnload
 /** Puts the base back, last merged first. */
 export function unmerge(adapters: Adapters): void {
   if (adapters.state.merged.length === 0) adapters.warn("NOT_MERGED", "unmergeAdapter: no adapter is merged");
-  for (const name of adapters.state.merged.toReversed()) {
-    for (const layer of adapters.layersOf(name)) layer.unmerge(name);
-  }
+  atomically((undo) => {
+    for (const name of adapters.state.merged.toReversed()) {
+      for (const layer of adapters.layersOf(name)) {
+        step(
+          layer,
+          undo,
+          () => layer.unmerge(name),
+          () => layer.merge(name, true),
+        );
+      }
+    }
+  });
   adapters.state.merged = [];
 }
 
@@ -98,20 +110,34 @@ async function checkFinite(adapters: Adapters, names: readonly string[]): Promis
 
 /** Where writing fails, what was written is undone. */
 function merge(adapters: Adapters, names: readonly string[], exact: boolean): void {
-  if (names.some((name) => sharedTable(adapters, name))) untie(adapters);
-  const { merged } = adapters.state;
-  const done: (() => void)[] = [];
-  try {
+  const { state } = adapters;
+  atomically((undo) => {
+    if (names.some((name) => sharedTable(adapters, name))) undo(untie(adapters));
     for (const name of names) {
+      const before = state.merged;
+      undo(() => (state.merged = before));
       for (const layer of adapters.layersOf(name)) {
-        layer.merge(name, exact);
-        done.push(() => layer.unmerge(name));
+        step(
+          layer,
+          undo,
+          () => layer.merge(name, exact),
+          () => takeBack(layer, name, before),
+        );
       }
-      adapters.state.merged = [...adapters.state.merged, name];
+      state.merged = [...before, name];
     }
-  } catch (error) {
-    for (const undo of done.toReversed()) undo();
-    adapters.state.merged = merged;
-    throw error;
-  }
+  });
+}
+
+/** Rows are written one by one, so that half of them may be there; other layers write all or nothing. */
+function step(layer: AdapterLayer, undo: (back: () => void) => void, run: () => void, back: () => void): void {
+  if (layer instanceof TrainableTokensLayer) undo(back);
+  run();
+  if (!(layer instanceof TrainableTokensLayer)) undo(back);
+}
+
+/** Unmerges an adapter; earlier ones that share its rows have them again. */
+function takeBack(layer: AdapterLayer, name: string, earlier: readonly string[]): void {
+  layer.unmerge(name);
+  if (layer instanceof TrainableTokensLayer) for (const other of earlier) if (layer.has(other)) layer.merge(other);
 }

@@ -1,10 +1,11 @@
-import { Linear, replaceModule } from "@neolog/nn";
+import { Linear, type Module, replaceModule } from "@neolog/nn";
 import { Tensor, assign, persist, untracked, zeros } from "@neolog/tensor";
 import type { Adapters } from "./adapters.ts";
+import { atomically } from "./atomically.ts";
 import { TrainableTokensLayer } from "./layer.ts";
 import { tieOf, tieThrough, tiesOf } from "./ties.ts";
 import { addTokenLayer } from "./tokens.ts";
-import { layerAt, plainAt, weightAt } from "./wrap.ts";
+import { layerAt, plainAt, unwrapAt, weightAt } from "./wrap.ts";
 
 /** Where an adapter's rows hold for some users of a shared table and not for others. */
 interface SharedTable {
@@ -28,38 +29,69 @@ export function sharedTable({ root, layers }: Adapters, name: string): SharedTab
   return null;
 }
 
-/** Gives every tied head its own copy of the table; adapters of the embedding have the same rows on both from now on. */
-export function untie(adapters: Adapters): void {
+/**
+ * Gives every tied head its own copy of the table; adapters of the embedding have the same rows on both from now on. Returns what
+ * ties them again.
+ */
+export function untie(adapters: Adapters): () => void {
   const { root } = adapters;
-  for (const { embedding, tied, head, owner } of tiesOf(root)) {
-    if (head === null || !tied.includes(head)) continue;
-    giveOwnTable(adapters, head, embedding);
-    const source = layerAt(root, embedding);
-    if (source instanceof TrainableTokensLayer) shareRows(adapters, source, head);
-    owner.config = { ...(owner.config as object), tie_word_embeddings: false };
-    adapters.warn("UNTIED", `mergeAdapter: ${head} has its own table now; the model is larger by one table`);
-  }
+  const steps: (() => void)[] = [];
+  atomically((undo) => {
+    for (const { embedding, tied, head, owner } of tiesOf(root)) {
+      if (head === null || !tied.includes(head)) continue;
+      const step = (back: () => void): void => {
+        steps.push(back);
+        undo(back);
+      };
+      giveOwnTable(adapters, head, embedding, step);
+      const source = layerAt(root, embedding);
+      if (source instanceof TrainableTokensLayer) shareRows(adapters, source, head, step);
+      const { config } = owner;
+      step(() => (owner.config = config));
+      owner.config = { ...(config as object), tie_word_embeddings: false };
+      adapters.warn("UNTIED", `mergeAdapter: ${head} has its own table now; the model is larger by one table`);
+    }
+  });
+  return () => steps.toReversed().forEach((back) => back());
 }
 
-function giveOwnTable({ root }: Adapters, head: string, embedding: string): void {
+type Step = (back: () => void) => void;
+
+function giveOwnTable({ root }: Adapters, head: string, embedding: string, step: Step): void {
   const table = weightAt(root, embedding);
   const weight = untracked(() => persist(zeros(table.shape, table.dtype, table.backend)));
+  step(() => weight.dispose());
   assign(weight, table);
-  const { bias } = plainAt(root, head) as { bias?: unknown };
+  const plain = plainAt(root, head)!;
+  const { bias } = plain as { bias?: unknown };
   const own = new Linear(weight, bias instanceof Tensor ? bias : null);
-  const layer = layerAt(root, head);
-  if (layer) replaceModule(layer, layer.baseKey.split(".").at(-2)!, () => own);
-  else replaceModule(root, head, () => own);
+  const put = (module: Module): void => {
+    const layer = layerAt(root, head);
+    if (layer) replaceModule(layer, layer.baseKey.split(".").at(-2)!, () => module);
+    else replaceModule(root, head, () => module);
+  };
+  step(() => put(plain));
+  put(own);
 }
 
-function shareRows(adapters: Adapters, source: TrainableTokensLayer, head: string): void {
+function shareRows(adapters: Adapters, source: TrainableTokensLayer, head: string, step: Step): void {
   for (const name of source.adapters) {
     const sides = source.sidesOf(name);
     if (sides === "input") continue;
+    step(() => {
+      const layer = layerAt(adapters.root, head);
+      if (layer instanceof TrainableTokensLayer) layer.release(name);
+      if (layer?.adapters.length === 0) unwrapAt(adapters.root, head);
+    });
     addTokenLayer(adapters, head, source.nested).share(name, source);
-    if (sides === "output") source.release(name);
-    const rows = [...adapters.tokenLayers()].filter(([, layer]) => layer.has(name));
+    if (sides === "output") {
+      step(() => source.share(name, layerAt(adapters.root, head) as TrainableTokensLayer, sides));
+      source.release(name);
+    }
     const entry = adapters.known(name);
-    entry.config = entry.config.withRows(new Map(rows.map(([path, layer]) => [path, [...layer.indicesOf(name)]])));
+    const { config } = entry;
+    step(() => (entry.config = config));
+    const rows = [...adapters.tokenLayers()].filter(([, layer]) => layer.has(name));
+    entry.config = config.withRows(new Map(rows.map(([path, layer]) => [path, [...layer.indicesOf(name)]])));
   }
 }
