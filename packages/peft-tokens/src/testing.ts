@@ -68,7 +68,7 @@ export const BATCH = {
 /** Logits of BATCH as host numbers. */
 export function logitsOf(model: PeftModel | CausalLM, input_ids: number[][] = BATCH.input_ids): Float32Array {
   using _scope = new Scope();
-  return model.forward({ input_ids }).logits.dataSync() as Float32Array;
+  return model.forward({ input_ids, labels: input_ids }).logits.dataSync() as Float32Array; // T5 decodes the labels
 }
 
 /** Every parameter by its path, as host numbers. */

@@ -123,9 +123,7 @@ describe.each(await everyWorld())("PEFT's own tests of standalone adapters, $nam
     const base = makeBase(name);
     const plain = valuesOf(base);
     const peft = withRows(base);
-    expect(peft.getLayerStatus().map((status) => status.name)).toEqual(
-      isTied(name) ? [base.embeddingPath, base.headPath] : [base.embeddingPath],
-    );
+    expect(peft.getLayerStatus().map((status) => status.name)).toEqual([base.embeddingPath, ...base.tiedPaths]);
     expect([...peft.namedParameters()].filter(([key]) => key.includes("trainable_tokens_delta"))).toHaveLength(1);
     expect(peft.getNbTrainableParameters().trainable).toBe(3 * HIDDEN);
     if (!isTied(name)) return;
@@ -155,12 +153,10 @@ describe.each(await everyWorld())("PEFT's own tests of standalone adapters, $nam
 
   test("A-23: the base layer can be reached and is no part of the adapter's state", () => {
     const peft = withRows(makeBase(name));
-    const { embeddingPath, headPath } = peft.getBaseModel();
+    const { embeddingPath, tiedPaths } = peft.getBaseModel();
     expect(embeddingOf(peft).base_layer.constructor.name).toBe("Embedding");
     expect([...getPeftModelStateDict(peft).keys()]).toEqual(
-      [embeddingPath, ...(isTied(name) ? [headPath] : [])].map(
-        (path) => `base_model.model.${path}.trainable_tokens_delta`,
-      ),
+      [embeddingPath, ...tiedPaths].map((path) => `base_model.model.${path}.trainable_tokens_delta`),
     );
   });
 
