@@ -1,5 +1,15 @@
-import { openFolder, openSafetensors, toTypedArray } from "@neolog/checkpoint";
-import { rm } from "node:fs/promises";
+import {
+  type FileContent,
+  type StoredTensor,
+  memorySource,
+  openFolder,
+  openSafetensors,
+  toTypedArray,
+  writeFolder,
+  writeSafetensors,
+} from "@neolog/checkpoint";
+import { AutoModelForCausalLM, type PretrainedConfig } from "@neolog/models";
+import { cp, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { flags, neolog, temporaryFolder, writeLines, writeTinyModel } from "./testing.ts";
@@ -22,6 +32,8 @@ interface Inspected {
   readonly tensors: readonly { readonly name: string; readonly shape: readonly number[] }[];
   readonly rows: readonly { readonly norm: number }[];
 }
+const baseConfig = async (dir: string): Promise<PretrainedConfig> =>
+  JSON.parse(await readFile(join(dir, "config.json"), "utf8")) as PretrainedConfig;
 const inspected = async (dir: string): Promise<Inspected> =>
   JSON.parse((await neolog(["inspect", dir, "--json"])).stdout) as Inspected;
 
@@ -41,11 +53,84 @@ describe("neolog inspect", () => {
     });
     expect(found.tensors).toHaveLength(11);
     expect(found.tensors[0]).toEqual({ name: "model.embed_tokens.weight", dtype: "F32", shape: [257, 16] });
-
     const { stdout } = await neolog(["inspect", model]);
-    expect(stdout).toContain("  model_type  llama\n");
-    expect(stdout).toMatch(/^ {2}model.embed_tokens.weight +F32 {2}\[257, 16\]$/m);
     expect(stdout).toMatch(/\ntrainable params: 0 \|\| all params: 6,464 \|\| trainable%: 0.0000\n$/);
+  });
+
+  test("draws the model as it is built, blocks that are alike once", async () => {
+    const deep = join(folder.path, "deep");
+    const config = { ...(await baseConfig(model)), num_hidden_layers: 3, tie_word_embeddings: false };
+    await AutoModelForCausalLM.fromConfig(config).savePretrained(deep);
+    const { stdout } = await neolog(["inspect", deep, "--context", "64"]);
+    expect(stdout.split("\n").slice(1, 13)).toEqual([
+      "  model_type  llama, LlamaForCausalLM",
+      "  built of    3 layers of width 16, 2 heads (1 for keys), 64 positions",
+      "  vocab_size  257",
+      "  tokenizer   none",
+      "  weights     61.0 kB F32",
+      "",
+      "  model                              LlamaForCausalLM                     15,248",
+      "  ├─ model                           LlamaModel                           11,136",
+      "  │  ├─ embed_tokens                 Embedding         [257, 16]  F32      4,112",
+      "  │  ├─ layers.0…2                   LlamaDecoderLay…                  3 × 2,336",
+      "  │  │  ├─ self_attn                 LlamaAttention                          768",
+      "  │  │  │  ├─ q_proj                 Linear            [16, 16]   F32        256",
+    ]);
+    expect(stdout).toContain("  │  │  └─ post_attention_layernorm  RmsNorm           [16]       F32         16\n");
+    expect(stdout).toContain("\n  └─ lm_head                         Linear            [257, 16]  F32      4,112\n");
+    // keys and values of 64 tokens: 3 layers · 2 · 8 floats
+    expect(stdout).toMatch(/^ {2}memory to load +61\.0 kB {2}the weights, as they are stored$/m);
+    expect(stdout).toMatch(/^ {2}to run 64 tokens +~\S+ kB {2}12\.3 kB of them keys and values$/m);
+    expect(stdout).toMatch(/^ {2}to train on 64 tokens +~\S+ kB {2}an estimate: token rows, all else frozen$/m);
+  });
+
+  test("leaves out buffers that some checkpoints store", async () => {
+    const named = join(folder.path, "gpt2");
+    const config = { model_type: "gpt2", vocab_size: 11, n_embd: 4, n_layer: 1, n_head: 1, n_positions: 3 };
+    const files = new Map<string, Uint8Array>();
+    await AutoModelForCausalLM.fromConfig(config).savePretrained(files);
+    const memory = await openSafetensors(memorySource("gpt2", files.get("model.safetensors")!));
+    const tensors: [string, StoredTensor][] = [];
+    for (const name of memory.tensors.keys()) tensors.push([name.replace("transformer.", ""), await memory.read(name)]);
+    const mask = { dtype: "F32" as const, shape: [1, 1, 3, 3], bytes: new Uint8Array(36) };
+    await writeFolder(
+      named,
+      new Map<string, FileContent>([
+        ["config.json", JSON.stringify(config)],
+        ["model.safetensors", writeSafetensors([...tensors, ["h.0.attn.bias", mask]])],
+      ]),
+    );
+    const { stdout } = await neolog(["inspect", named]);
+    expect(stdout).toMatch(/^ {2}│ {2}├─ attn +Gpt2Attention +80$/m);
+    expect(stdout).not.toContain("[1, 1, 3, 3]");
+  });
+
+  test.each([80, 120])("no line is wider than %d columns", async (columns) => {
+    for (const dir of [model, adapter]) {
+      const { stdout } = await neolog(["inspect", dir], { tty: true, columns });
+      for (const line of stdout.split("\n")) expect(line.length, line).toBeLessThanOrEqual(columns);
+    }
+  });
+
+  test("tells programs the same: memory, dtypes and the tree", async () => {
+    const found = await inspected(model);
+    expect(found).toMatchObject({
+      dtypes: { F32: 4 * 6464 },
+      problem: null,
+      memory: { context: 1024, load: 4 * 6464, cache: 4 * 1024 * 2 * 8 },
+      tree: { kind: "LlamaForCausalLM", parameters: 6464, children: [{ name: "model", kind: "LlamaModel" }] },
+    });
+  });
+
+  test("shows by its names what it cannot run", async () => {
+    const other = join(folder.path, "mamba");
+    await cp(model, other, { recursive: true });
+    await writeFile(join(other, "config.json"), JSON.stringify({ model_type: "mamba", vocab_size: 257 }));
+    const { code, stdout } = await neolog(["inspect", other]);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^ {2}note +this program cannot run it: .*must be one of .*found "mamba"$/m);
+    expect(stdout).toMatch(/^ {2}│ {2}├─ embed_tokens|^ {2}.*embed_tokens +\[257, 16\] {2}F32 +4,112$/m);
+    expect(stdout).not.toContain("to train");
   });
 
   test("shows an adapter, its rows by token, and what share of the base trains", async () => {

@@ -21,6 +21,7 @@ export { MaskedLM, type MaskedLMInputs, type MaskedLMOutput } from "./maskedLm.t
 export { type PackedSequences, packSequences } from "./packSequences.ts";
 export { type ModelOutput, PreTrainedModel } from "./preTrainedModel.ts";
 export { OptForCausalLM } from "./opt.ts";
+export { type MemoryEstimate, estimateMemory } from "./memory.ts";
 export type { FromPretrainedOptions } from "./pretrained.ts";
 export { SamplingError } from "./sampling.ts";
 export { ARCHITECTURES, architectureOf } from "./registry.ts";
