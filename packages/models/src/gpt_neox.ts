@@ -173,14 +173,14 @@ export class GptNeoXModel extends Module {
 /** Black et al. 2022, https://arxiv.org/abs/2204.06745; transformers' GPTNeoXForCausalLM. Pythia's architecture. */
 export class GptNeoXForCausalLM extends CausalLM {
   readonly gpt_neox: GptNeoXModel;
-  readonly embed_out: TokenHead;
+  readonly lm_head: TokenHead;
 
   constructor(config: PretrainedConfig, file = "config.json") {
     super(config);
     const parsed = parseConfig(schema, config, file);
     checkDivides(file, "num_attention_heads", parsed.num_attention_heads, "hidden_size", parsed.hidden_size);
     this.gpt_neox = new GptNeoXModel(parsed, file);
-    this.embed_out = parsed.tie_word_embeddings
+    this.lm_head = parsed.tie_word_embeddings
       ? new TiedHead(() => this.gpt_neox.embed_in)
       : linear(parsed.hidden_size, parsed.vocab_size);
   }
@@ -189,16 +189,21 @@ export class GptNeoXForCausalLM extends CausalLM {
     return "gpt_neox.embed_in";
   }
   get headPath(): string {
-    return "embed_out";
+    return "lm_head";
   }
   get tiedPaths(): readonly string[] {
-    return this.config.tie_word_embeddings ? ["embed_out"] : [];
+    return this.config.tie_word_embeddings ? ["lm_head"] : [];
+  }
+
+  /** transformers 5 calls the head as everybody does, and so do adapters; its files keep the old name. */
+  override checkpointName(key: string): string {
+    return key.replace(/^lm_head\./, "embed_out.");
   }
 
   protected hiddenStates(inputs: DecoderInputs, keepAll: boolean): Tensor[] {
     return this.gpt_neox.forward(inputs, keepAll);
   }
   protected unembed(x: Tensor): Tensor {
-    return this.embed_out.forward(x);
+    return this.lm_head.forward(x);
   }
 }

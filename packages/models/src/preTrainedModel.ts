@@ -29,7 +29,12 @@ export abstract class PreTrainedModel<Inputs = never, Output extends ModelOutput
   abstract get tiedPaths(): readonly string[];
   /** What a checkpoint may store although the model has it once: each such key, and the key whose value it must have. */
   get tiedKeys(): ReadonlyMap<string, string> {
-    return new Map(this.tiedPaths.map((path) => [`${path}.weight`, `${this.embeddingPath}.weight`]));
+    const table = `${this.embeddingPath}.weight`;
+    return new Map(this.tiedPaths.map((path) => [this.checkpointName(`${path}.weight`), table]));
+  }
+  /** What checkpoints call the parameter `key`: the same, but where transformers renamed a module and kept its files. */
+  checkpointName(key: string): string {
+    return key;
   }
   /** Path of the output head, tied or not; null where the model has none. */
   abstract get headPath(): string | null;

@@ -90,14 +90,15 @@ function checkpointNames(
   checkpoint: Checkpoint,
   { basePrefix, ignored, renamed }: Architecture,
 ): Map<string, string> {
-  const own = stateDict(model);
+  const own = new Map([...stateDict(model).keys()].map((key) => [model.checkpointName(key), key]));
   const names = new Map<string, string>();
   const tied = storedTies(model, checkpoint);
   for (const name of checkpoint.tensors.keys()) {
     if (tied.has(name)) continue;
     const today = renamed?.(name) ?? name;
-    const key = own.has(today) || !own.has(basePrefix + today) ? today : basePrefix + today;
-    if (!own.has(key) && ignored?.test(`.${name}`)) continue;
+    const known = own.get(today) ?? own.get(basePrefix + today);
+    if (known === undefined && ignored?.test(`.${name}`)) continue;
+    const key = known ?? today;
     const other = names.get(key);
     if (other !== undefined) {
       throw new CheckpointError(

@@ -30,9 +30,12 @@ export async function savePretrained(
   dir: FolderTarget,
   { maxShardSize = "50GB" }: SavePretrainedOptions = {},
 ): Promise<void> {
-  const tensors = [...stateDict(model)].map(([name, t]) => {
+  const tensors = [...stateDict(model)].map(([key, t]) => {
     const read = async (): Promise<Uint8Array> => (await fromTensor(t)).bytes;
-    return [name, { dtype: STORED_DTYPE[t.dtype], shape: t.shape, read } satisfies LazyTensor] as const;
+    return [
+      model.checkpointName(key),
+      { dtype: STORED_DTYPE[t.dtype], shape: t.shape, read } satisfies LazyTensor,
+    ] as const;
   });
   const bytesOf = ({ dtype, shape }: LazyTensor): number => storedByteLength(dtype, shape)!;
   const shards = splitIntoShards(tensors, bytesOf, maxShardSize);
