@@ -1,4 +1,4 @@
-import { Embedding } from "@neolog/nn";
+import { Embedding, TiedEmbedding } from "@neolog/nn";
 import type { AdaptableModel } from "./adaptable.ts";
 import type { Sides } from "./effective.ts";
 import { ConfigError } from "./errors.ts";
@@ -7,7 +7,9 @@ import { plainAt } from "./wrap.ts";
 
 /** The uses that the rows of a module have: an embedding is looked up, and gives logits where a head is tied to it. */
 function sidesOf(root: AdaptableModel, path: string): readonly Sides[] {
-  if (!(plainAt(root, path) instanceof Embedding)) return ["output"];
+  const module = plainAt(root, path);
+  if (module instanceof TiedEmbedding) return ["input"];
+  if (!(module instanceof Embedding)) return ["output"];
   const tie = tieOf(root, path);
   const givesLogits = tie !== undefined && tie.head !== null && tie.tied.includes(tie.head);
   return givesLogits ? ["input", "output"] : ["input"];

@@ -58,13 +58,15 @@ export function untie(adapters: Adapters): () => void {
 type Step = (back: () => void) => void;
 
 function giveOwnTable({ root }: Adapters, head: string, embedding: string, step: Step): void {
-  const table = weightAt(root, embedding);
-  const weight = untracked(() => persist(zeros(table.shape, table.dtype, table.backend)));
-  step(() => weight.dispose());
-  assign(weight, table);
+  const copyOf = (t: Tensor): Tensor => {
+    const copy = untracked(() => persist(zeros(t.shape, t.dtype, t.backend)));
+    step(() => copy.dispose());
+    assign(copy, t);
+    return copy;
+  };
   const plain = plainAt(root, head)!;
   const { bias } = plain as { bias?: unknown };
-  const own = new Linear(weight, bias instanceof Tensor ? bias : null);
+  const own = new Linear(copyOf(weightAt(root, embedding)), bias instanceof Tensor ? copyOf(bias) : null);
   const put = (module: Module): void => {
     const layer = layerAt(root, head);
     if (layer) replaceModule(layer, layer.baseKey.split(".").at(-2)!, () => module);
