@@ -1,4 +1,4 @@
-import { Module } from "@neolog/nn";
+import { type Linear, Module } from "@neolog/nn";
 import type { Backend, Tensor } from "@neolog/tensor";
 import type { Parts } from "./effective.ts";
 
@@ -16,6 +16,13 @@ export abstract class AdapterLayer extends Module {
   /** Where, below the path that the unadapted model has for it, the layer sits and keeps the base: prefix of the base's keys. */
   get baseKey(): string {
     return "base_layer.";
+  }
+  /** As the wrapped Linear's; models read them. */
+  get in_features(): number {
+    return (this.base as Linear).in_features;
+  }
+  get out_features(): number {
+    return (this.base as Linear).out_features;
   }
   /** PEFT's name of the class, for the status. */
   abstract get moduleType(): string;

@@ -22,6 +22,12 @@ export class TrainableTokensWrapper extends Module {
   unembed(x: Tensor): Tensor {
     return this.token_adapter.unembed(x);
   }
+  get in_features(): number {
+    return this.token_adapter.in_features;
+  }
+  get out_features(): number {
+    return this.token_adapter.out_features;
+  }
   get num_embeddings(): number {
     return this.token_adapter.num_embeddings;
   }
