@@ -1,5 +1,6 @@
 import {
   type FolderTarget,
+  PythonFloat,
   type StoredTensor,
   fromTensor,
   stringifyPythonJson,
@@ -50,11 +51,17 @@ async function tensorFile(adapters: Adapters, name: string, options: SaveOptions
 }
 
 function configFile({ root }: Adapters, config: PeftConfig): Record<string, unknown> {
-  if (config.isFromFile) return config.toJSON();
+  if (config.isFromFile) return withFloats(config.toJSON());
   const type = configValue(root, "model_type");
   const known = typeof type === "string" && Object.hasOwn(ARCHITECTURES, type) ? ARCHITECTURES[type]! : null;
   const auto_mapping = config.auto_mapping ?? (config.task_type === null ? (known?.transformers ?? null) : null);
-  return { ...config.toJSON(), auto_mapping, inference_mode: true };
+  return withFloats({ ...config.toJSON(), auto_mapping, inference_mode: true });
+}
+
+/** Python writes what it holds as a float with a decimal point. */
+function withFloats(json: Record<string, unknown>): Record<string, unknown> {
+  const { lora_dropout } = json;
+  return typeof lora_dropout === "number" ? { ...json, lora_dropout: new PythonFloat(lora_dropout) } : json;
 }
 
 function savesTables(adapters: Adapters, name: string, { saveEmbeddingLayers = "auto" }: SaveOptions): boolean {

@@ -1,17 +1,23 @@
-import { stringifyPythonJson } from "@neolog/checkpoint";
 import { describe, expect, test } from "vitest";
-import { LoraConfig, type LoraOptions } from "../index.ts";
-import { caught } from "../testing.ts";
+import { LoraConfig, type LoraOptions, getPeftModel } from "../index.ts";
+import { caught, makeBase } from "../testing.ts";
 
 const made = (options: object): LoraConfig => new LoraConfig(options as LoraOptions);
 
 describe("LoraConfig", () => {
-  test("writes PEFT's 41 keys, lora_dropout with a decimal point", () => {
-    const file = stringifyPythonJson(made({ r: 2, target_modules: ["q_proj"] }).toJSON());
-    expect(Object.keys(JSON.parse(file))).toHaveLength(41);
-    expect(file).toContain('"lora_dropout": 0.0');
-    expect(JSON.parse(file)).toMatchObject({ peft_type: "LORA", r: 2, lora_alpha: 8, megatron_core: "megatron.core" });
-    expect(stringifyPythonJson(made({ lora_dropout: 0.25 }).toJSON())).toContain('"lora_dropout": 0.25');
+  test("writes PEFT's 41 keys, lora_dropout with a decimal point", async () => {
+    for (const [lora_dropout, written] of [
+      [0, "0.0"],
+      [0.25, "0.25"],
+    ] as const) {
+      const files = new Map<string, Uint8Array>();
+      await getPeftModel(makeBase("llama"), made({ r: 2, lora_dropout })).savePretrained(files);
+      const file = new TextDecoder().decode(files.get("adapter_config.json"));
+      expect(Object.keys(JSON.parse(file))).toHaveLength(41);
+      expect(file).toContain(`"lora_dropout": ${written},`);
+      expect(JSON.parse(file)).toMatchObject({ peft_type: "LORA", r: 2, lora_alpha: 8, inference_mode: true });
+      expect(JSON.parse(file)).toMatchObject({ target_modules: ["q_proj", "v_proj"], megatron_core: "megatron.core" });
+    }
   });
 
   test("A-48: goes through JSON and back, with the keys of the file and no others", () => {

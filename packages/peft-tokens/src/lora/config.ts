@@ -1,4 +1,3 @@
-import { PythonFloat } from "@neolog/checkpoint";
 import { type TaskType, PEFT_VERSION, checkIds, checkTaskType } from "../config.ts";
 import { type ConfigFile, checkBoolean, checkNames, checkOptionKeys, optionsOf, toFile } from "../configFile.ts";
 import { ConfigError } from "../errors.ts";
@@ -153,8 +152,7 @@ export class LoraConfig {
 
   /** The object of adapter_config.json. */
   toJSON(): Record<string, unknown> {
-    const lora_dropout = Number.isInteger(this.lora_dropout) ? new PythonFloat(this.lora_dropout) : this.lora_dropout;
-    return toFile({ ...UNSUPPORTED, ...this, lora_dropout }, this.#file);
+    return toFile({ ...UNSUPPORTED, ...this }, this.#file);
   }
 }
 

@@ -113,6 +113,18 @@ describe.each(runs)("golden LoRA, $name on $title", ({ name, backend }) => {
     }
   });
 
+  test.runIf(lora_tt.mixed_batch)("A-11: each sample of a batch has its own adapter", async () => {
+    const { data } = (await read(`${name}/lora_tt.safetensors`)).get("mixed_batch/logits")!;
+    const at = `${folder}/adapters/lora_tt_two`;
+    const peft = await PeftModel.fromPretrained(await load(name), at, silent);
+    await peft.loadAdapter(at, "second", { subfolder: "second" });
+    using _scope = new Scope();
+    const options = { adapterNames: lora_tt.mixed_batch.adapter_names };
+    const { logits } = peft.forward(cases["plain"] as never, options);
+    expect(within(logits.dataSync(), data, 1e-4, 1e-5)).toBe(true);
+    expect(peft.activeAdapters).toEqual(["default"]);
+  });
+
   test.skipIf(keepsBias)("training gives PEFT's losses, gradients and values", async () => {
     const { plan, loss: losses, loss_float64, abs_error_after_step, abs_error_grad0, largest_gradient } = lora_tt.train;
     const expected = await read(`${name}/lora_tt.safetensors`);
