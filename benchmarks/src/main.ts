@@ -1,5 +1,6 @@
 import { compare } from "./compare.ts";
 import { benchKernels } from "./kernels/bench.ts";
+import { benchLoad } from "./load/bench.ts";
 import { benchMemory } from "./memory/rowOnly.ts";
 import { type Options, USAGE, UsageError, parseOptions } from "./options.ts";
 import { render } from "./render.ts";
@@ -10,7 +11,7 @@ const BENCHES: { readonly [name: string]: (options: Options) => void | Promise<v
   step: benchStep,
   memory: benchMemory,
 };
-const COMMANDS: typeof BENCHES = { ...BENCHES, compare, render };
+const COMMANDS: typeof BENCHES = { ...BENCHES, load: benchLoad, compare, render };
 
 try {
   const { bench, options } = parseOptions(process.argv.slice(2));

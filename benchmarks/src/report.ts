@@ -6,6 +6,9 @@ import type { Result } from "./race.ts";
 import type { Roofs } from "./roof.ts";
 import { inUnit } from "./units.ts";
 
+/** Who is measured. */
+type Who = Pick<Figure, "contender" | "threads" | "runtime">;
+
 /** Writes figures as they come: a table for people on stderr, lines of JSON on stdout unless a person looks at it. */
 export class Report {
   readonly #lines: boolean;
@@ -64,19 +67,15 @@ export class Report {
   }
 
   /** Memory, of which there is one sample. */
-  addBytes(
-    name: string,
-    shape: readonly number[],
-    who: Pick<Figure, "contender" | "threads" | "runtime">,
-    bytes: number,
-  ): void {
-    const MiB = bytes / 2 ** 20;
-    const spread = { median: MiB, min: MiB, p10: MiB, p90: MiB };
+  addBytes(name: string, shape: readonly number[], who: Who, bytes: number): void {
+    this.addValue(name, shape, who, "MiB", bytes / 2 ** 20);
+  }
+
+  /** A figure of one sample. */
+  addValue(name: string, shape: readonly number[], who: Who, unit: string, value: number): void {
+    const spread = { median: value, min: value, p10: value, p90: value };
     const where = { machine: this.#machine, commit: this.#commit };
-    this.write(
-      { name, shape, ...who, unit: "MiB", ...spread, percent: null, roof: null, disturbance: 0, ...where },
-      null,
-    );
+    this.write({ name, shape, ...who, unit, ...spread, percent: null, roof: null, disturbance: 0, ...where }, null);
   }
 
   /** `times`: how much faster than the first contender of its case, where one was raced. */
