@@ -1,3 +1,4 @@
+export { type LabelledBatch, accumulateGradients } from "./accumulateGradients.ts";
 export { AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM } from "./autoModel.ts";
 export { BertForMaskedLM } from "./bert.ts";
 export { CausalLM, type CausalLMOutput, type ModelInputs } from "./causalLm.ts";
