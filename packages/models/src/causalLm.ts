@@ -1,3 +1,4 @@
+import { checkpoint } from "@neolog/autograd";
 import { ShapeError, type Tensor, crossEntropy, reshape, slice } from "@neolog/tensor";
 import { CausalDecoding, type Decoding, type Prompt } from "./decoding.ts";
 import { generate } from "./generate.ts";
@@ -50,11 +51,26 @@ export interface DecoderInputs {
   /** What a layer's queries may attend to, int32 [B | 1, 1, T, S]: all before them, or the last `window` positions. */
   readonly maskOf: (window: number | null) => Tensor;
   readonly cache: KvCache | undefined;
+  /** A block's result for x [B, T, hidden]. Blocks run through this: where the model recomputes them, it keeps x alone. */
+  readonly through: (x: Tensor, block: (x: Tensor) => Tensor) => Tensor;
 }
 
 /** A decoder with a language-modelling head. */
 export abstract class CausalLM extends PreTrainedModel<ModelInputs, CausalLMOutput> {
+  #gradientCheckpointing = false;
+
   abstract override get headPath(): string;
+
+  /**
+   * Keep the input of each block alone for the gradient, and run the block again when its turn comes: memory of one block instead of
+   * all, for one more forward pass. Chen et al. 2016, https://arxiv.org/abs/1604.06174; off by default.
+   */
+  get gradientCheckpointing(): boolean {
+    return this.#gradientCheckpointing;
+  }
+  set gradientCheckpointing(on: boolean) {
+    this.#gradientCheckpointing = on;
+  }
 
   /** → logits [B, T, vocab] and, with labels, the loss. */
   forward(inputs: ModelInputs): CausalLMOutput {
@@ -108,6 +124,7 @@ export abstract class CausalLM extends PreTrainedModel<ModelInputs, CausalLMOutp
       positions: given ?? this.positionsOf(ids, past, mask),
       maskOf: causalMasks(ids, past, mask, starts),
       cache: past_key_values,
+      through: this.#gradientCheckpointing ? (x, block) => checkpoint(block, x) : (x, block) => block(x),
     };
   }
 }

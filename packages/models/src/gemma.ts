@@ -141,7 +141,7 @@ export class GemmaModel extends Module {
   }
 
   /** → the input of every block and the normed output, each [B, T, hidden]; only the last one unless `keepAll`. */
-  forward({ ids, positions, maskOf, cache }: DecoderInputs, keepAll: boolean): Tensor[] {
+  forward({ ids, positions, maskOf, cache, through }: DecoderInputs, keepAll: boolean): Tensor[] {
     const { ropes, windows, head_dim, max_position_embeddings } = this.#config;
     const length = 1 + positions.reduce((longest, p) => Math.max(longest, p), 0);
     const angles = new Map<RopeParameters, RopeAngles>();
@@ -155,7 +155,8 @@ export class GemmaModel extends Module {
     this.layers.forEach((block, layer) => {
       if (keepAll) states.push(x);
       const window = windows[layer]!;
-      x = block.forward(x, { layer, window, mask: maskOf(window), angles: angles.get(ropes[layer]!)!, cache });
+      const inputs = { layer, window, mask: maskOf(window), angles: angles.get(ropes[layer]!)!, cache };
+      x = through(x, (y) => block.forward(y, inputs));
     });
     return [...states, this.norm.forward(x)];
   }

@@ -119,7 +119,7 @@ export class Gpt2Model extends Module {
   }
 
   /** → the input of every block and the normed output, each [B, T, C]; only the last one unless `keepAll`. */
-  forward({ ids, positions, maskOf, cache }: DecoderInputs, keepAll: boolean): Tensor[] {
+  forward({ ids, positions, maskOf, cache, through }: DecoderInputs, keepAll: boolean): Tensor[] {
     const outside = positions.find((p) => p < 0 || p >= this.wpe.num_embeddings);
     if (outside !== undefined) {
       const limit = `positions must be below n_positions (${this.wpe.num_embeddings}); shorten the input`;
@@ -127,10 +127,11 @@ export class Gpt2Model extends Module {
     }
     const tokens = this.wte.forward(ids.values);
     let x = reshape(add(tokens, this.wpe.forward(positions)), [ids.rows, ids.columns, tokens.shape[1]!]);
+    const mask = maskOf(null);
     const states = [];
     for (const block of this.h) {
       if (keepAll) states.push(x);
-      x = block.forward(x, maskOf(null), cache);
+      x = through(x, (y) => block.forward(y, mask, cache));
     }
     return [...states, this.ln_f.forward(x)];
   }

@@ -155,7 +155,7 @@ export class GptNeoXModel extends Module {
   }
 
   /** → the input of every block and the normed output, each [B, T, hidden]; only the last one unless `keepAll`. */
-  forward({ ids, positions, maskOf, cache }: DecoderInputs, keepAll: boolean): Tensor[] {
+  forward({ ids, positions, maskOf, cache, through }: DecoderInputs, keepAll: boolean): Tensor[] {
     const length = 1 + positions.reduce((longest, p) => Math.max(longest, p), 0);
     const frequencies = ropeFrequencies(this.#rope, this.#headDim, this.#maxPositions, length);
     const shared = { window: null, mask: maskOf(null), angles: ropeAngles(frequencies, positions, ids.rows), cache };
@@ -164,7 +164,7 @@ export class GptNeoXModel extends Module {
     const states: Tensor[] = [];
     this.layers.forEach((block, layer) => {
       if (keepAll) states.push(x);
-      x = block.forward(x, { ...shared, layer });
+      x = through(x, (y) => block.forward(y, { ...shared, layer }));
     });
     return [...states, this.final_layer_norm.forward(x)];
   }

@@ -186,7 +186,7 @@ export class LlamaModel extends Module {
   }
 
   /** → the input of every block and the normed output, each [B, T, hidden]; only the last one unless `keepAll`. */
-  forward({ ids, positions, maskOf, cache }: DecoderInputs, keepAll: boolean): Tensor[] {
+  forward({ ids, positions, maskOf, cache, through }: DecoderInputs, keepAll: boolean): Tensor[] {
     const { rope, head_dim, max_position_embeddings, windows } = this.#config;
     const length = 1 + positions.reduce((longest, p) => Math.max(longest, p), 0);
     const frequencies = ropeFrequencies(rope, head_dim, max_position_embeddings, length);
@@ -197,7 +197,8 @@ export class LlamaModel extends Module {
     this.layers.forEach((block, layer) => {
       if (keepAll) states.push(x);
       const window = windows[layer]!;
-      x = block.forward(x, { layer, window, mask: maskOf(window), angles, cache });
+      const inputs = { layer, window, mask: maskOf(window), angles, cache };
+      x = through(x, (y) => block.forward(y, inputs));
     });
     return [...states, this.norm.forward(x)];
   }

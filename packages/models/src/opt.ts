@@ -129,7 +129,7 @@ export class OptDecoder extends Module {
    * → the input of every block, each [B, T, hidden], and the normed output [B, T, word_embed_proj_dim]; only the last one unless
    * `keepAll`. Throws IndexError for a position outside the table.
    */
-  forward({ ids, positions, maskOf, cache }: DecoderInputs, keepAll: boolean): Tensor[] {
+  forward({ ids, positions, maskOf, cache, through }: DecoderInputs, keepAll: boolean): Tensor[] {
     const limit = this.embed_positions.num_embeddings - OFFSET;
     const outside = positions.find((p) => p < -OFFSET || p >= limit);
     if (outside !== undefined) {
@@ -140,10 +140,11 @@ export class OptDecoder extends Module {
     const places = this.embed_positions.forward(positions.map((p) => p + OFFSET));
     let x = add(this.project_in?.forward(tokens) ?? tokens, places);
     x = reshape(x, [ids.rows, ids.columns, x.shape[1]!]);
+    const mask = maskOf(null);
     const states = [];
     for (const layer of this.layers) {
       if (keepAll) states.push(x);
-      x = layer.forward(x, maskOf(null), cache);
+      x = through(x, (y) => layer.forward(y, mask, cache));
     }
     x = this.final_layer_norm?.forward(x) ?? x;
     return [...states, this.project_out?.forward(x) ?? x];
