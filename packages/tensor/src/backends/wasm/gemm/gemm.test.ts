@@ -10,6 +10,7 @@ import type { WasmBuffer } from "../heap.ts";
 import { matmul } from "../kernels/matmul.ts";
 import type { FloatDType } from "../widening.ts";
 import { fastestTile } from "./calibrate.ts";
+import { columnsOfItem } from "./gemv.ts";
 import { TILES, type TileName } from "./tiles.ts";
 
 const tiles = Object.keys(TILES) as TileName[];
@@ -96,6 +97,19 @@ function multiply(
   check(out.data.slice() as Float32Array, expected);
   for (const buffer of [left.buffer, right.buffer, out] as WasmBuffer[]) engine.heap.free(buffer);
 }
+
+test("threads get as many columns of a vector's product each, in whole cache lines, also where there are none", () => {
+  const items = (columns: number, threads: number): number => Math.ceil(columns / columnsOfItem(columns, threads));
+  for (const threads of [1, 2, 3, 8]) {
+    expect(items(0, threads)).toBe(0);
+    for (let columns = 1; columns < 9000; columns += 7) {
+      const width = columnsOfItem(columns, threads);
+      expect(width % 16).toBe(0);
+      expect(width).toBeLessThanOrEqual(1024);
+      if (threads > 1 && columns >= 128 * threads) expect(items(columns, threads)).toBeGreaterThanOrEqual(threads);
+    }
+  }
+});
 
 describe("matrix products", () => {
   test("2,000 of odd sizes, strides and dtypes agree with float64", () => {

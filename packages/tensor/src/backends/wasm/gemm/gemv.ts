@@ -9,8 +9,11 @@ import { PHASES, remaining, transposed } from "./pack.ts";
 
 /** Rows of W that one item multiplies: four sums at once hide the latency of an addition. */
 export const GEMV_ROWS = 4;
-/** Columns of B whose sums stay in the first cache. */
-export const GEMV_COLUMNS = 1024;
+/** Columns of B whose sums stay in the first cache: the most that an item has. */
+const GEMV_COLUMNS = 1024;
+/** The fewest that an item has: shorter runs of a row are read no faster by several threads. */
+const LEAST_COLUMNS = 128;
+const ITEMS_OF_THREAD = 3;
 /** Elements of a row that one step reads. */
 const STEP = 16;
 /** Bytes of a row up to which it pays to touch the next rows: longer ones the processor prefetches well by itself. */
@@ -100,44 +103,51 @@ const inLane = (x: Expr, i: number): Expr =>
     ? x
     : shuffle(x, f32x4(0), ...([0, 1, 2, 3].map((lane) => (lane === i ? 0 : 4)) as [number, number, number, number]));
 
+/** Columns of an item, whole cache lines of them: several items for each thread, so that one that comes late takes fewer. */
+export function columnsOfItem(columns: number, threads: number): number {
+  if (threads === 1) return GEMV_COLUMNS;
+  const items = Math.max(1, Math.ceil(columns / GEMV_COLUMNS / threads)) * threads * ITEMS_OF_THREAD;
+  return Math.max(LEAST_COLUMNS, Math.ceil(columns / items / 16) * 16);
+}
+
 /**
- * out[j] = Σ_k x[k]·b[k, j], with the sums of gemm. b [k, columns] lies with columns contiguous; item i is columns 1024·i to
- * 1024·i + 1023, read row by row.
+ * out[j] = Σ_k x[k]·b[k, j], with the sums of gemm. b [k, columns] lies with columns contiguous; item i is columns width·i to
+ * width·(i + 1) − 1, read row by row; width is at most 1024.
  */
 export const gemvColumns = (dtype: FloatDType): ModuleDefinition => ({
   build(m, { madd }) {
     const bytes = BYTES_PER_ELEMENT[dtype];
     m.kernel(
       "gemvColumns",
-      { out: "i32", x: "i32", b: "i32", kStep: "i32", columns: "i32", k: "i32" },
-      (f, { out, x, b, kStep, columns, k, from, to, scratch }) => {
+      { out: "i32", x: "i32", b: "i32", kStep: "i32", columns: "i32", k: "i32", width: "i32" },
+      (f, { out, x, b, kStep, columns, k, width, from, to, scratch }) => {
         const [item, block, phase, p, j] = f.locals(5, "i32") as [Local, Local, Local, Local, Local];
         const [source, end] = f.locals(2, "i32") as [Local, Local];
         f.for(item, from, to, 1, () => {
-          const column = f.local("i32", mul(item, GEMV_COLUMNS));
-          const count = remaining(f, columns, column, GEMV_COLUMNS);
+          const column = f.local("i32", mul(item, width));
+          const count = remaining(f, columns, column, width);
           const whole = f.local("i32", op("i32.and", count, -4));
           const target = f.local("i32", at(out, column, i32(4)));
           f.zero(target, mul(count, 4));
           f.for(block, 0, k, K_BLOCK, () => {
             f.set(end, add(block, remaining(f, k, block, K_BLOCK)));
             f.for(phase, 0, PHASES, 1, () => {
-              f.zero(scratch, i32(4 * GEMV_COLUMNS));
+              f.zero(scratch, mul(count, 4));
               const pass = (steps: number): void => {
                 f.set(source, at(at(b, p, kStep), column, i32(bytes)));
                 const splats = Array.from({ length: steps }, (_, i) =>
                   f.local("v128", load("v128.load32_splat", at(x, p, i32(4)), 4 * PHASES * i)),
                 );
                 const sources = splats.map((_, i) => f.local("i32", at(source, i32(PHASES * i), kStep)));
-                const accumulate = (width: 1 | 4): void => {
+                const accumulate = (lanes: 1 | 4): void => {
                   const sumAt = f.local("i32", at(scratch, j, i32(4)));
-                  const sum = f.local("v128", load(width === 4 ? "v128.load" : "v128.load32_zero", sumAt));
+                  const sum = f.local("v128", load(lanes === 4 ? "v128.load" : "v128.load32_zero", sumAt));
                   sources.forEach((each, i) => {
                     const place = at(each, j, i32(bytes));
-                    const elements = width === 4 ? loadFour(f, dtype, place) : loadOne(f, dtype, place);
+                    const elements = lanes === 4 ? loadFour(f, dtype, place) : loadOne(f, dtype, place);
                     f.set(sum, multiplyAdd(madd, splats[i]!, elements, sum));
                   });
-                  if (width === 4) f.store("v128.store", sumAt, sum);
+                  if (lanes === 4) f.store("v128.store", sumAt, sum);
                   else f.storeLane("v128.store32_lane", sumAt, sum, 0);
                 };
                 f.for(j, 0, whole, 4, () => accumulate(4));

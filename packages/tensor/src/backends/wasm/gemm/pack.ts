@@ -169,8 +169,8 @@ export function transposed(f: FunctionBuilder, x: readonly Local[], t: readonly 
 }
 
 /** What is left of `whole` after `done`, at most `most`. */
-export const remaining = (f: FunctionBuilder, whole: Expr, done: Expr, most: number): Local => {
+export const remaining = (f: FunctionBuilder, whole: Expr, done: Expr, most: number | Local): Local => {
   const rest = f.local("i32", sub(whole, done));
-  f.if(op("i32.gt_s", rest, most), () => f.set(rest, i32(most)));
+  f.if(op("i32.gt_s", rest, most), () => f.set(rest, typeof most === "number" ? i32(most) : most));
   return rest;
 };

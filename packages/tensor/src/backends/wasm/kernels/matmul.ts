@@ -4,7 +4,7 @@ import { starts } from "../../cpu/strided.ts";
 import { type Engine, memoryOf } from "../engine.ts";
 import { fastestTile } from "../gemm/calibrate.ts";
 import { K_BLOCK, N_BLOCK, packedLength } from "../gemm/gemm.ts";
-import { GEMV_COLUMNS, GEMV_ROWS } from "../gemm/gemv.ts";
+import { GEMV_ROWS, columnsOfItem } from "../gemm/gemv.ts";
 import type { Order } from "../gemm/pack.ts";
 import { readIn, writeIn } from "../gemm/staging.ts";
 import { TILES, columnMultiplier, leftPacker, multiplier, rowMultiplier } from "../gemm/tiles.ts";
@@ -138,11 +138,11 @@ function vectorTimes(engine: Engine, c: Matrix, a: Matrix, b: Matrix, { n, k }: 
   const byRows = order === "alongK";
   const [definition, name, width] = byRows
     ? [rowMultiplier(b.dtype), "gemvRows", GEMV_ROWS]
-    : [columnMultiplier(b.dtype), "gemvColumns", GEMV_COLUMNS];
+    : [columnMultiplier(b.dtype), "gemvColumns", columnsOfItem(n, engine.pool.threads)];
   const step = byRows ? b.columnStep : b.rowStep;
   readIn(engine, b.memory, { ...a, rows: 1, columns: k }, (x) =>
     writeIn(engine, b.memory, { ...c, rows: 1, columns: n }, (out) =>
-      engine.run(definition, name, [out, x, b.address, step, n, k], {
+      engine.run(definition, name, [out, x, b.address, step, n, k, ...(byRows ? [] : [width])], {
         items: Math.ceil(n / width),
         work: width * k,
         memory: b.memory,
