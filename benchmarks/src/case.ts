@@ -13,7 +13,7 @@ export interface Case {
   readonly amount: number;
   readonly roof: RoofName;
   readonly unit: Unit;
-  /** Elements that "ns/element" counts. */
+  /** Elements that "ns/element" counts, and "tokens/s". */
   readonly elements?: number;
 }
 

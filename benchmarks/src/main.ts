@@ -1,4 +1,5 @@
 import { compare } from "./compare.ts";
+import { benchGenerate } from "./generate/bench.ts";
 import { benchKernels } from "./kernels/bench.ts";
 import { benchLoad } from "./load/bench.ts";
 import { benchMemory } from "./memory/rowOnly.ts";
@@ -9,6 +10,7 @@ import { benchStep } from "./step/bench.ts";
 const BENCHES: { readonly [name: string]: (options: Options) => void | Promise<void> } = {
   kernels: benchKernels,
   step: benchStep,
+  generate: benchGenerate,
   memory: benchMemory,
 };
 const COMMANDS: typeof BENCHES = { ...BENCHES, load: benchLoad, compare, render };

@@ -25,9 +25,10 @@ export class UsageError extends Error {
   override readonly name = "UsageError";
 }
 
-export const USAGE = `npm run bench -- [kernels|step|memory|load|compare|render] [filter …] [options]
+export const USAGE = `npm run bench -- [kernels|step|generate|memory|load|compare|render] [filter …] [options]
   kernels [filter …]    products, attention, elementwise kernels, loading; with peers where they are installed
   step [--shape S]      training steps of token rows: tiny, gpt2 (against PEFT on torch), 2.6b; tiny and gpt2 by default
+  generate              tokens per second of GPT-2 small, against the memory it reads and against transformers on torch
   memory                bytes of a step beside the model
   load                  a folder of 1.2 billion parameters: seconds and memory to load it, tokens per second; needs 2.5 GB of disk
   compare BASE [HEAD] [filter …]   two revisions of ours, interleaved; HEAD is this checkout where it is "."
