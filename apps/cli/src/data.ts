@@ -3,21 +3,25 @@ import type { Tokenizer } from "@neolog/models";
 import { readFile, stat } from "node:fs/promises";
 import { encodeChat } from "./chat.ts";
 import { CliError } from "./errors.ts";
-import { type Example, IGNORED, cut, predicted } from "./example.ts";
+import { type Example, IGNORED, type ModelKind, cut, predicted, predictedTokens } from "./example.ts";
 
 export interface ReadOptions {
   /** For rows of text; rows of input_ids need none. */
   readonly tokenizer: Tokenizer | null;
   /** Ids must lie below. */
   readonly vocabSize: number;
+  /** "causal" where absent. */
+  readonly kind?: ModelKind;
   /** Longer rows are cut. */
   readonly maxLength?: number | undefined;
 }
 
 /**
  * Reads a JSONL file: `{"text"}`, `{"prompt", "completion"}` (the prompt is not predicted, an end token follows the completion),
- * `{"messages", "tools"?}` (only the assistant's turns are predicted) or `{"input_ids", "attention_mask"?, "labels"?}`. Blank lines are
- * skipped, rows that predict nothing are refused. Throws CliError that names file and line.
+ * `{"messages", "tools"?}` (only the assistant's turns are predicted) or `{"input_ids", "attention_mask"?, "labels"?}`. For an
+ * encoder-decoder the prompt is the encoder's and the completion the decoder's, as are input_ids and labels; a masked language model
+ * takes input_ids and labels alone. Blank lines are skipped, rows that predict nothing are refused. Throws CliError that names file
+ * and line.
  */
 export async function readExamples(file: string, options: ReadOptions): Promise<Example[]> {
   const found = await stat(file).catch(() => null);
@@ -44,14 +48,17 @@ function toExample(line: string, where: string, options: ReadOptions): Example {
     (id) => id < 0 || id >= vocabSize,
   );
   if (outside !== undefined) throw new CliError(`${where}: ids must be in [0, ${vocabSize}), got ${outside}`);
-  if (example.labels.slice(1).every((label) => label === IGNORED)) {
-    throw new CliError(`${where}: must give at least one token to predict after the first, got none`);
+  const { kind = "causal" } = options;
+  if (predictedTokens(example, kind) === 0) {
+    const after = kind === "causal" ? " after the first" : "";
+    throw new CliError(`${where}: must give at least one token to predict${after}, got none`);
   }
   return example;
 }
 
-function encodeRow(row: unknown, where: string, { tokenizer }: ReadOptions): Example {
+function encodeRow(row: unknown, where: string, { tokenizer, kind = "causal" }: ReadOptions): Example {
   const fields = (row ?? {}) as Record<string, unknown>;
+  if (kind !== "causal") return kind === "masked" ? labelled(fields, where) : translated(fields, where, tokenizer);
   const { text, prompt, completion, messages } = fields;
   if (fields["input_ids"] !== undefined) return tokenized(fields, where);
   const isText = typeof text === "string";
@@ -67,6 +74,33 @@ function encodeRow(row: unknown, where: string, { tokenizer }: ReadOptions): Exa
   const end = tokenizer.eosTokenId;
   const rest = tokenizer.encode(completion as string, { addSpecialTokens: false });
   return predicted([...start, ...rest, ...(end === undefined ? [] : [end])], start.length);
+}
+
+/** Ids with the tokens that stood at the labelled positions. */
+function labelled(fields: Record<string, unknown>, where: string): Example {
+  if (fields["input_ids"] !== undefined && fields["labels"] !== undefined) return tokenized(fields, where);
+  throw new CliError(`${where}: must hold "input_ids" and "labels" for a masked language model, got ${keysOf(fields)}`);
+}
+
+/** What the encoder reads, and what the decoder is to write. */
+function translated(fields: Record<string, unknown>, where: string, tokenizer: Tokenizer | null): Example {
+  const { prompt, completion, input_ids, attention_mask, labels } = fields;
+  if (input_ids !== undefined && labels !== undefined) {
+    const { labels: _, ...source } = tokenized({ input_ids, attention_mask }, where);
+    return { ...source, labels: integers(labels, "labels", where) };
+  }
+  if (typeof prompt !== "string" || typeof completion !== "string") {
+    throw new CliError(
+      `${where}: must hold "prompt" and "completion", or "input_ids" and "labels", for an encoder-decoder, got ${keysOf(fields)}`,
+    );
+  }
+  if (!tokenizer) throw new CliError(`${where}: text needs a tokenizer; the model's folder must hold tokenizer.json`);
+  const end = tokenizer.eosTokenId;
+  const encoded = (text: string): number[] => {
+    const ids = tokenizer.encode(text);
+    return end === undefined || ids.at(-1) === end ? ids : [...ids, end];
+  };
+  return { ...predicted(encoded(prompt)), labels: encoded(completion) };
 }
 
 function tokenized({ input_ids, attention_mask, labels }: Record<string, unknown>, where: string): Example {

@@ -2,9 +2,9 @@ import { Scope, untracked } from "@neolog/tensor";
 import { backendInfo } from "./backend.ts";
 import { ADAPTER, BACKEND, DATA, MODEL, REVISION, command, positiveInteger } from "./command.ts";
 import { readExamples } from "./data.ts";
-import { type Example, collate } from "./example.ts";
+import { type Example, type ModelKind, collate, kindOf, predictedTokens } from "./example.ts";
 import { type Io, breathe } from "./io.ts";
-import { type Loaded, loadModel } from "./load.ts";
+import { type Loaded, loadModel, run } from "./load.ts";
 import { Output } from "./output.ts";
 import { columns, thousands } from "./text.ts";
 
@@ -25,9 +25,11 @@ export const evalCommand = (io: Io) =>
       const output = new Output(io, flags);
       const { model, base, tokenizer } = await loadModel(flags, output);
       const { vocab_size } = base.config;
-      const examples = await readExamples(flags.data, { tokenizer, vocabSize: vocab_size, maxLength: flags.maxLength });
+      const kind = kindOf(base);
+      const { maxLength } = flags;
+      const examples = await readExamples(flags.data, { tokenizer, vocabSize: vocab_size, kind, maxLength });
       const progress = output.progress("rows", examples.length);
-      const { loss, tokens } = await meanLoss(model, examples, flags.batchSize, {
+      const { loss, tokens } = await meanLoss(model, kind, examples, flags.batchSize, {
         signal: io.signal,
         onProgress: (done) => progress.update(done),
       }).finally(() => progress.stop());
@@ -50,6 +52,7 @@ interface MeanLossOptions {
 /** Mean cross entropy over all predicted tokens, whatever batches they fall into. */
 async function meanLoss(
   model: Loaded["model"],
+  kind: ModelKind,
   examples: readonly Example[],
   batchSize: number,
   { signal, onProgress }: MeanLossOptions = {},
@@ -59,8 +62,8 @@ async function meanLoss(
   for (let start = 0; start < examples.length; start += batchSize) {
     using _scope = new Scope();
     const batch = examples.slice(start, start + batchSize);
-    const { loss } = untracked(() => model.forward(collate(batch)));
-    const count = batch.reduce((sum, { labels }) => sum + labels.slice(1).filter((label) => label >= 0).length, 0);
+    const { loss } = untracked(() => run(model, collate(batch)));
+    const count = batch.reduce((sum, example) => sum + predictedTokens(example, kind), 0);
     total += (await loss!.item()) * count;
     tokens += count;
     onProgress?.(start + batch.length);

@@ -2,6 +2,8 @@ import { AdamW, type ScheduleName, backward, schedule } from "@neolog/autograd";
 import { CliError } from "./errors.ts";
 import { type Example, collate } from "./example.ts";
 import { type PeftModel, tokenParameters } from "@neolog/peft-tokens";
+import { run } from "./load.ts";
+import type { LanguageModel } from "@neolog/models";
 import { Random, Scope } from "@neolog/tensor";
 
 /** How rows are trained; everything that decides a run's numbers besides model, rows and data. */
@@ -33,11 +35,16 @@ export class FineTuning {
   /** Loss of every step so far. */
   readonly losses: number[];
   readonly optimizer: AdamW;
-  readonly #peft: PeftModel;
+  readonly #peft: PeftModel<LanguageModel>;
   readonly #examples: readonly Example[];
   readonly #factor: (step: number) => number;
 
-  constructor(peft: PeftModel, examples: readonly Example[], recipe: Recipe, losses: readonly number[] = []) {
+  constructor(
+    peft: PeftModel<LanguageModel>,
+    examples: readonly Example[],
+    recipe: Recipe,
+    losses: readonly number[] = [],
+  ) {
     this.recipe = recipe;
     this.losses = [...losses];
     this.optimizer = new AdamW(tokenParameters(peft), { lr: recipe.lr, weight_decay: recipe.weight_decay });
@@ -59,7 +66,7 @@ export class FineTuning {
     using _scope = new Scope();
     const batch = batchAt(this.step, this.#examples.length, this.recipe).map((i) => this.#examples[i]!);
     this.optimizer.lr = this.recipe.lr * this.#factor(this.step);
-    const { loss } = this.#peft.forward(collate(batch));
+    const { loss } = run(this.#peft, collate(batch));
     backward(loss!);
     this.optimizer.step();
     this.optimizer.zeroGrad();

@@ -2,9 +2,10 @@ import { type StoredTensor, fromTensor, writeSafetensors } from "@neolog/checkpo
 import { Scope, untracked } from "@neolog/tensor";
 import { backendInfo } from "./backend.ts";
 import { ADAPTER, BACKEND, MODEL, REVISION, command } from "./command.ts";
-import { readInputs } from "./inputs.ts";
+import { kindOf } from "./example.ts";
+import { checkBatches, readInputs } from "./inputs.ts";
 import { type Io, breathe } from "./io.ts";
-import { loadModel } from "./load.ts";
+import { loadModel, run } from "./load.ts";
 import { Output } from "./output.ts";
 import { count } from "./text.ts";
 import { checkFileTarget, writeFileAtomically } from "./publish.ts";
@@ -20,7 +21,7 @@ export const forwardCommand = (io: Io) =>
     .option(...ADAPTER)
     .requiredOption(
       "--input <inputs.json>",
-      "a batch {input_ids, attention_mask?, position_ids?, labels?}, or several, named or in a list",
+      "a batch {input_ids, attention_mask?, position_ids?, labels?} (for an encoder token_type_ids? too, for an encoder-decoder decoder_input_ids? and no position_ids), or several, named or in a list",
     )
     .requiredOption(
       "--out <file.safetensors>",
@@ -32,14 +33,15 @@ export const forwardCommand = (io: Io) =>
       const output = new Output(io, flags);
       await checkFileTarget(flags.out);
       const batches = await readInputs(flags.input);
-      const { model } = await loadModel(flags, output);
+      const { model, base } = await loadModel(flags, output);
+      checkBatches(flags.input, batches, kindOf(base));
       const tensors = new Map<string, StoredTensor>();
       const losses: Record<string, number> = {};
       const progress = output.progress("batches", batches.length);
       try {
         for (const [i, { prefix, batch }] of batches.entries()) {
           using _scope = new Scope();
-          const { logits, loss } = untracked(() => model.forward(batch));
+          const { logits, loss } = untracked(() => run(model, batch));
           tensors.set(`${prefix}logits`, await fromTensor(logits));
           if (loss) {
             tensors.set(`${prefix}loss`, await fromTensor(loss));

@@ -14,8 +14,9 @@ import {
   probability,
 } from "./command.ts";
 import { CliError, UsageError } from "./errors.ts";
+import { kindOf } from "./example.ts";
 import type { Io } from "./io.ts";
-import { loadModel, needTokenizer } from "./load.ts";
+import { loadModel, needGenerator, needTokenizer } from "./load.ts";
 import { Output } from "./output.ts";
 
 /** neolog generate: a continuation of a prompt. */
@@ -48,10 +49,12 @@ export const generateCommand = (io: Io) =>
       const output = new Output(io, flags);
       const draw = drawOf(flags);
       const loaded = await loadModel(flags, output);
+      const model = needGenerator(loaded, flags);
       const tokenizer = needTokenizer(loaded, flags);
       const prompt = tokenizer.encode(flags.prompt);
       if (prompt.length === 0) throw new CliError("--prompt: must give at least one token, got none");
-      const ids = [...prompt];
+      const begun = kindOf(loaded.base) === "seq2seq" ? [] : prompt; // an encoder-decoder begins a text of its own
+      const ids = [...begun];
       // a bar would cut through the text
       const progress = flags.stream ? null : output.progress("tokens", flags.maxNewTokens);
       const options = {
@@ -65,21 +68,21 @@ export const generateCommand = (io: Io) =>
         signal: io.signal,
         onToken: ([id]: readonly number[]) => {
           ids.push(id!);
-          progress?.update(ids.length - prompt.length);
+          progress?.update(ids.length - begun.length);
         },
       } satisfies GenerateOptions;
       const started = performance.now();
       if (flags.stream) {
-        output.stream(tokenizer.decode(prompt));
+        output.stream(tokenizer.decode(begun));
         try {
-          for await (const text of generateStream(loaded.model, options)) output.stream(text);
+          for await (const text of generateStream(model, options)) output.stream(text);
         } finally {
           output.stream("\n");
         }
-      } else await loaded.model.generate(options).finally(() => progress?.stop());
+      } else await model.generate(options).finally(() => progress?.stop());
       const seconds = (performance.now() - started) / 1000;
       const text = tokenizer.decode(ids);
-      const tokens_per_second = (ids.length - prompt.length) / seconds;
+      const tokens_per_second = (ids.length - begun.length) / seconds;
       const json = { text, ids, tokens_per_second, backend: backendInfo() };
       output.result(json, ...(flags.stream ? [] : [text]));
     });

@@ -1,12 +1,16 @@
 import { openFolder, readJson } from "@neolog/checkpoint";
 import { basename, dirname } from "node:path";
 import { CliError } from "./errors.ts";
+import type { ModelKind } from "./example.ts";
 
 /** One forward pass: rows of equal length, as a tokenizer would give them. */
 export interface Batch {
   readonly input_ids: number[][];
   readonly attention_mask?: number[][];
   readonly position_ids?: number[][];
+  readonly token_type_ids?: number[][];
+  readonly decoder_input_ids?: number[][];
+  readonly decoder_attention_mask?: number[][];
   readonly labels?: number[][];
 }
 
@@ -16,7 +20,27 @@ export interface NamedBatch {
   readonly batch: Batch;
 }
 
-const KEYS = ["input_ids", "attention_mask", "position_ids", "labels"] as const;
+/** What each kind of model reads. */
+const KEYS_OF: Readonly<Record<ModelKind, readonly (keyof Batch)[]>> = {
+  causal: ["input_ids", "attention_mask", "position_ids", "labels"],
+  masked: ["input_ids", "attention_mask", "position_ids", "token_type_ids", "labels"],
+  seq2seq: ["input_ids", "attention_mask", "decoder_input_ids", "decoder_attention_mask", "labels"],
+};
+const KEYS = [...new Set(Object.values(KEYS_OF).flat())];
+
+/** Throws CliError where a batch has a key that the kind of model does not read, or lacks what its decoder needs. */
+export function checkBatches(path: string, batches: readonly NamedBatch[], kind: ModelKind): void {
+  const keys = KEYS_OF[kind];
+  for (const { prefix, batch } of batches) {
+    const foreign = Object.keys(batch).find((key) => !(keys as readonly string[]).includes(key));
+    if (foreign)
+      throw new CliError(`${path}: ${prefix}keys must be of ${keys.join(", ")} for this model, found "${foreign}"`);
+    if (kind === "seq2seq" && !batch.labels && !batch.decoder_input_ids)
+      throw new CliError(
+        `${path}: ${prefix}labels or decoder_input_ids must be there for an encoder-decoder, found neither`,
+      );
+  }
+}
 
 /**
  * Reads inputs.json: one batch, a list of batches (prefixes `0/`, `1/`, …, none where there is only one), or named batches, bare or

@@ -1,5 +1,13 @@
 import { openFolder } from "@neolog/checkpoint";
-import { AutoModelForCausalLM, AutoTokenizer, type CausalLM, type Tokenizer } from "@neolog/models";
+import {
+  AutoModelWithLMHead,
+  AutoTokenizer,
+  type GenerateOptions,
+  type LanguageModel,
+  MaskedLM,
+  type ModelOutput,
+  type Tokenizer,
+} from "@neolog/models";
 import { ConfigError, PeftModel, TargetError } from "@neolog/peft-tokens";
 import { chooseBackend } from "./backend.ts";
 import { CliError } from "./errors.ts";
@@ -17,9 +25,9 @@ export interface ModelFlags {
 /** A model ready to run. */
 export interface Loaded {
   /** The base with its adapter, if one was named. */
-  readonly model: CausalLM | PeftModel;
-  readonly base: CausalLM;
-  readonly peft: PeftModel | null;
+  readonly model: LanguageModel | PeftModel<LanguageModel>;
+  readonly base: LanguageModel;
+  readonly peft: PeftModel<LanguageModel> | null;
   /** The adapter's own tokenizer, else the model's, else none. */
   readonly tokenizer: Tokenizer | null;
 }
@@ -42,11 +50,15 @@ export async function loadModel(flags: ModelFlags, output: Output): Promise<Load
   return { model: peft, base, peft, tokenizer: own ?? (await tokenizerOf(folder)) };
 }
 
+/** A forward pass of a model of any kind over a batch that it takes. */
+export const run = (model: Loaded["model"], batch: object): ModelOutput =>
+  (model as { forward(inputs: object): ModelOutput }).forward(batch);
+
 /** The model alone, with a progress bar while its tensors are read. */
-export async function loadBase(dir: string, output: Output): Promise<CausalLM> {
+export async function loadBase(dir: string, output: Output): Promise<LanguageModel> {
   let progress: ReturnType<Output["progress"]> | undefined;
   try {
-    return await AutoModelForCausalLM.fromPretrained(dir, {
+    return await AutoModelWithLMHead.fromPretrained(dir, {
       onProgress(_done, _total, bytes, totalBytes) {
         progress ??= output.progress("loading", totalBytes, "bytes");
         progress.update(bytes);
@@ -61,6 +73,18 @@ export async function loadBase(dir: string, output: Output): Promise<CausalLM> {
 /** The tokenizer of a folder, or null where it has none. */
 export async function tokenizerOf(dir: string): Promise<Tokenizer | null> {
   return (await (await openFolder(dir)).has("tokenizer.json")) ? AutoTokenizer.fromPretrained(dir) : null;
+}
+
+interface Generates {
+  generate(options: GenerateOptions): Promise<number[][]>;
+}
+
+/** The model, for commands that continue text. */
+export function needGenerator({ model, base }: Loaded, flags: ModelFlags): Generates {
+  if (!(base instanceof MaskedLM)) return model as Generates;
+  throw new CliError(
+    `${flags.model}: must be a model that continues text, found "${base.config.model_type}", which fills gaps in a text`,
+  );
 }
 
 /** The tokenizer, for commands that read or write text: one whose every id the table has a row for. */

@@ -1,4 +1,4 @@
-import type { CausalLM, Tokenizer } from "@neolog/models";
+import type { LanguageModel, Tokenizer } from "@neolog/models";
 import { ConfigError, PeftModel, TargetError, tokensOf } from "@neolog/peft-tokens";
 import { basename, resolve } from "node:path";
 import { chooseBackend } from "./backend.ts";
@@ -13,8 +13,8 @@ export interface AdaptersFlags {
   readonly revision?: string | undefined;
 }
 export interface LoadedAdapters {
-  readonly base: CausalLM;
-  readonly peft: PeftModel;
+  readonly base: LanguageModel;
+  readonly peft: PeftModel<LanguageModel>;
   /** Names under which the folders are loaded, in the order given. */
   readonly names: readonly string[];
   /** The one with most tokens among the adapters' and the model's, or null. */
@@ -33,7 +33,7 @@ export async function loadAdapters(flags: AdaptersFlags, output: Output): Promis
   if (tokenizer && tokenizer.vocabSize > base.config.vocab_size) base.resizeTokenEmbeddings(tokenizer.vocabSize);
 
   const onWarning = ({ message }: { message: string }): void => output.note(message);
-  let peft: PeftModel | undefined;
+  let peft: PeftModel<LanguageModel> | undefined;
   for (const [i, dir] of flags.adapter.entries()) {
     try {
       if (peft) await peft.loadAdapter(dir, names[i]!);

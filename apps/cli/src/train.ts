@@ -1,5 +1,5 @@
 import { SCHEDULES } from "@neolog/autograd";
-import { type CausalLM, type Tokenizer } from "@neolog/models";
+import { type LanguageModel, type Tokenizer } from "@neolog/models";
 import { PeftModel, TrainableTokensConfig, getPeftModel, tokensOf } from "@neolog/peft-tokens";
 import { defaultBackend } from "@neolog/tensor";
 import { Option } from "@commander-js/extra-typings";
@@ -22,7 +22,7 @@ import {
 } from "./command.ts";
 import { readExamples } from "./data.ts";
 import { CliError, UsageError } from "./errors.ts";
-import type { Example } from "./example.ts";
+import { type Example, kindOf } from "./example.ts";
 import { FineTuning, type Recipe } from "./fineTune.ts";
 import { type Io, breathe } from "./io.ts";
 import { modelFolder } from "./hub.ts";
@@ -114,6 +114,7 @@ export const trainCommand = (io: Io) =>
     const examples = await readExamples(flags.data, {
       tokenizer,
       vocabSize: base.config.vocab_size,
+      kind: kindOf(base),
       ...(maxLength === null ? {} : { maxLength }),
     });
     const data_sha256 = createHash("sha256")
@@ -175,7 +176,11 @@ interface Rows {
 }
 
 /** The ids to train. New tokens go into the tokenizer, and the table grows where it has no rows for them. */
-async function chooseRows({ model, tokens, tokenIndices }: TrainFlags, base: CausalLM, folder: string): Promise<Rows> {
+async function chooseRows(
+  { model, tokens, tokenIndices }: TrainFlags,
+  base: LanguageModel,
+  folder: string,
+): Promise<Rows> {
   const tokenizer = await tokenizerOf(folder);
   if (!tokens) {
     const { vocab_size } = base.config;
@@ -195,17 +200,17 @@ async function chooseRows({ model, tokens, tokenIndices }: TrainFlags, base: Cau
 }
 
 async function wrap(
-  base: CausalLM,
+  base: LanguageModel,
   ids: readonly number[],
   model: string,
   saved: SavedRun | null,
   output: Output,
-): Promise<PeftModel> {
+): Promise<PeftModel<LanguageModel>> {
   const onWarning = ({ message }: { message: string }): void => output.note(message);
   if (!saved) {
     const config = new TrainableTokensConfig({
       token_indices: ids,
-      task_type: "CAUSAL_LM",
+      task_type: kindOf(base) === "causal" ? "CAUSAL_LM" : null, // PEFT 0.21 fails on token rows with SEQ_2_SEQ_LM
       base_model_name_or_path: model,
     });
     return getPeftModel(base, config, { onWarning });
@@ -244,9 +249,9 @@ function recipeOf(flags: TrainFlags, before: Recipe | undefined, examples: numbe
 
 interface Setting extends Rows {
   readonly flags: TrainFlags;
-  readonly base: CausalLM;
+  readonly base: LanguageModel;
   readonly examples: readonly Example[];
-  readonly peft: PeftModel;
+  readonly peft: PeftModel<LanguageModel>;
   readonly run: FineTuning;
 }
 
@@ -263,7 +268,7 @@ function announce(output: Output, { flags, base, tokenizer, ids, added, examples
   ];
   for (const line of columns(rows)) output.say(line);
   output.say(peft.trainableLine());
-  const seen = new Set(examples.flatMap(({ input_ids }) => input_ids));
+  const seen = new Set(examples.flatMap(({ input_ids, labels }) => [...input_ids, ...labels]));
   for (const id of ids.filter((id) => !seen.has(id))) output.note(noteOnAbsent(id, tokenizer, flags.data));
 }
 

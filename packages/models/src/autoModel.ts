@@ -38,3 +38,16 @@ const autoModel = <M extends PreTrainedModel>(kind: Kind<M>) => ({
 export const AutoModelForCausalLM = autoModel(CAUSAL_LM);
 export const AutoModelForMaskedLM = autoModel(MASKED_LM);
 export const AutoModelForSeq2SeqLM = autoModel(SEQ2SEQ_LM);
+
+/** A model of any kind whose head gives logits over the vocabulary. */
+export type LanguageModel = CausalLM | MaskedLM | Seq2SeqLM;
+
+const anyKind = (model: PreTrainedModel): LanguageModel => model as LanguageModel;
+
+/** Takes every kind. */
+export const AutoModelWithLMHead = {
+  fromPretrained: (dirOrRepo: string, options: FromPretrainedOptions = {}): Promise<LanguageModel> =>
+    fromPretrained(dirOrRepo, options, anyKind),
+  fromConfig: (config: PretrainedConfig, options: InitOptions = {}): LanguageModel =>
+    fromConfig(config, options, anyKind),
+};

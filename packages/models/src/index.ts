@@ -1,5 +1,11 @@
 export { type LabelledBatch, accumulateGradients } from "./accumulateGradients.ts";
-export { AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM } from "./autoModel.ts";
+export {
+  AutoModelForCausalLM,
+  AutoModelForMaskedLM,
+  AutoModelForSeq2SeqLM,
+  AutoModelWithLMHead,
+  type LanguageModel,
+} from "./autoModel.ts";
 export { BertForMaskedLM } from "./bert.ts";
 export { CausalLM, type CausalLMOutput, type ModelInputs } from "./causalLm.ts";
 export type { ChatMessage, ChatTemplateOptions, RenderedChat } from "./chatTemplate.ts";
