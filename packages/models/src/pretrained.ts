@@ -13,6 +13,7 @@ import {
 import { adoptStateDict, checkStateDict, stateDict } from "@neolog/nn";
 import { type DType, type Tensor, persist, withShapesOnly } from "@neolog/tensor";
 import { type PretrainedConfig, parseGenerationConfig } from "./config.ts";
+import { keepStoredConfig } from "./configFile.ts";
 import type { PreTrainedModel } from "./preTrainedModel.ts";
 import { type Architecture, architectureOf } from "./registry.ts";
 
@@ -42,6 +43,7 @@ export async function fromPretrained<M extends PreTrainedModel>(
   try {
     const model = withShapesOnly(() => accept(architecture.create(config, file), file)); // the weights come from the checkpoint
     model.generationConfig = generationConfig;
+    keepStoredConfig(model, await readJsonObject(folder, "config.json", { exact: true }));
     await loadWeights(model, architecture, checkpoint, options);
     if (options.dtype) {
       model.config = { ...config, ["torch_dtype" in config ? "torch_dtype" : "dtype"]: options.dtype };

@@ -13,6 +13,7 @@ import {
   writeFolder,
 } from "@neolog/checkpoint";
 import { stateDict } from "@neolog/nn";
+import { configText } from "./configFile.ts";
 import type { PreTrainedModel } from "./preTrainedModel.ts";
 
 export interface SavePretrainedOptions {
@@ -48,6 +49,6 @@ export async function savePretrained(
     files.set("model.safetensors.index.json", `${stringifyPythonJson(index)}\n`);
   }
   if (model.generationConfig) files.set("generation_config.json", model.generationConfig.text);
-  files.set("config.json", `${stringifyPythonJson(model.config)}\n`);
+  files.set("config.json", configText(model));
   await writeFolder(dir, files, { obsolete: isWeightsFile });
 }
