@@ -25,6 +25,7 @@ import {
 } from "./config.ts";
 import { type EncoderInputs, MaskedLM } from "./maskedLm.ts";
 import { resized } from "./resize.ts";
+import { rowsKept } from "./trim.ts";
 import type { TokenEmbedding, TokenHead } from "./tokenModules.ts";
 
 const schema = v.looseObject({
@@ -284,6 +285,12 @@ export class BertForMaskedLM extends MaskedLM {
     super.resizeTokenEmbeddings(n);
     const { predictions } = this.cls;
     predictions.bias = resized(predictions.bias, n);
+  }
+
+  override keepTokenEmbeddings(keepIds: readonly number[]): void {
+    super.keepTokenEmbeddings(keepIds);
+    const { predictions } = this.cls;
+    predictions.bias = rowsKept(predictions.bias, keepIds);
   }
 
   protected hiddenStates(inputs: EncoderInputs, keepAll: boolean): Tensor[] {

@@ -4,6 +4,7 @@ import type { Tensor } from "@neolog/tensor";
 import type { GenerationConfig, PretrainedConfig } from "./config.ts";
 import { resizeTokenEmbeddings } from "./resize.ts";
 import { type SavePretrainedOptions, savePretrained } from "./savePretrained.ts";
+import { keepTokenEmbeddings } from "./trim.ts";
 
 /** What every model with a head over the vocabulary gives. */
 export interface ModelOutput {
@@ -60,6 +61,11 @@ export abstract class PreTrainedModel<Inputs = never, Output extends ModelOutput
   /** Grows or shrinks table and head to n rows; new rows are the mean of the old ones. */
   resizeTokenEmbeddings(n: number): void {
     resizeTokenEmbeddings(this, n);
+  }
+
+  /** Leaves only the rows of `keepIds` in table and head, in that order; see trim.ts. */
+  keepTokenEmbeddings(keepIds: readonly number[]): void {
+    keepTokenEmbeddings(this, keepIds);
   }
 
   /** Writes config.json, model.safetensors or its shards, and generation_config.json into a folder, or into memory. */

@@ -7,6 +7,8 @@ const loadedSizes = new WeakMap<PreTrainedModel, number>();
 /** Rows of the embedding before the first resize. */
 export const loadedVocabSize = (model: PreTrainedModel): number => loadedSizes.get(model) ?? model.config.vocab_size;
 
+export const setLoadedVocabSize = (model: PreTrainedModel, rows: number): void => void loadedSizes.set(model, rows);
+
 /** The embedding is an adapter's, whose rows belong to the table as it is. */
 export class AdaptedEmbeddingError extends Error {
   override readonly name = "AdaptedEmbeddingError";

@@ -5,7 +5,7 @@ import { blank } from "./init.ts";
 /** A table of token vectors, weight [vocab, hidden]; `unembed` is the head tied to it. */
 export class Embedding extends Module {
   weight: Tensor;
-  readonly #paddingIdx: number | null;
+  #paddingIdx: number | null;
 
   constructor(weight: Tensor, paddingIdx: number | null = null) {
     super();
@@ -21,6 +21,9 @@ export class Embedding extends Module {
   /** The id whose lookups give no gradient, or null. */
   get padding_idx(): number | null {
     return this.#paddingIdx;
+  }
+  set padding_idx(id: number | null) {
+    this.#paddingIdx = id;
   }
 
   /** The same with copies of its tensors. */

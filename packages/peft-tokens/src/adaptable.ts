@@ -11,6 +11,7 @@ export interface AdaptableModel extends Module {
   /** Path of the output head, tied or not; null where there is none. */
   readonly headPath?: string | null;
   resizeTokenEmbeddings?(n: number): void;
+  keepTokenEmbeddings?(keepIds: readonly number[]): void;
 }
 
 /** A key of the model's config, or undefined where it has none. */

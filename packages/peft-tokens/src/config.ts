@@ -92,10 +92,10 @@ export class TrainableTokensConfig {
     return new TrainableTokensConfig({ ...options, target_modules }, this.#file && { ...this.#file, target_modules });
   }
 
-  /** The same with rows that start as the base's, or otherwise. */
-  withInit(init_weights: boolean): TrainableTokensConfig {
+  /** The same with other tokens, or rows that start otherwise. */
+  with(changes: Partial<Pick<TrainableTokensOptions, "token_indices" | "init_weights">>): TrainableTokensConfig {
     const { peft_type: _, ...options } = { ...this };
-    return new TrainableTokensConfig({ ...options, init_weights }, this.#file && { ...this.#file, init_weights });
+    return new TrainableTokensConfig({ ...options, ...changes }, this.#file && { ...this.#file, ...changes });
   }
   /** The same for rows of these modules. */
   withRows(rows: ReadonlyMap<string, readonly number[]>): TrainableTokensConfig {

@@ -6,9 +6,12 @@ export {
   type TaskType,
   type TrainableTokensOptions,
 } from "./config.ts";
+export type { EditOptions, ExtendOptions, RowFollower } from "./editTokens.ts";
+export type { OverlapPolicy, Sides } from "./effective.ts";
 export * from "./errors.ts";
 export type { InitPolicy } from "./init.ts";
 export type { AdaptableModel } from "./adaptable.ts";
+export type { SetAdapterOptions } from "./adapters.ts";
 export { castAdapterDtype, deleteAdapter, injectAdapterInModel, setAdapter, setRequiresGrad } from "./inject.ts";
 export { TrainableTokensLayer } from "./layer.ts";
 export type { LoadOptions } from "./load.ts";
@@ -36,4 +39,5 @@ export {
   setPeftModelStateDict,
 } from "./stateDict.ts";
 export type { LayerStatus, ModelStatus } from "./status.ts";
+export { addTokens, trimVocabulary } from "./vocabulary.ts";
 export * from "./warnings.ts";

@@ -42,19 +42,22 @@ export interface TokenLayerContext {
   readonly weightBuilt: (module: string) => void;
 }
 
-/** How the rows of a new adapter start. */
-export interface RowInit {
-  /** Where rows replace the table's, for an embedding that is tied to a head; both by default. */
-  readonly sides?: Sides;
+/** How new rows start. */
+export interface RowStart {
   /** true: as the base's; false: N(0, 1), in the table's dtype. */
   readonly init_weights: boolean;
   /** Instead of that. */
   readonly policy?: InitPolicy | undefined;
-  /** Keep rows in float32 over a bfloat16 or float16 table. */
-  readonly autocastAdapterDtype: boolean;
   readonly seed: number;
   /** Told where a policy falls back. */
   readonly onWarning?: OnWarning;
+}
+/** The rows of a new adapter. */
+export interface RowInit extends RowStart {
+  /** Where rows replace the table's, for an embedding that is tied to a head; both by default. */
+  readonly sides?: Sides;
+  /** Keep rows in float32 over a bfloat16 or float16 table. */
+  readonly autocastAdapterDtype: boolean;
 }
 
 /**
@@ -135,7 +138,7 @@ export class TrainableTokensLayer extends AdapterLayer {
       const { table } = this;
       const dtype = isStorageDType(table.dtype) && init.autocastAdapterDtype ? "float32" : table.dtype;
       const original = this.#unadapted(indices);
-      const slots = new Map(ids.map((id, slot) => [id, slot]));
+      const slots = slotsOf(ids);
       const delta = persist(fresh(this.#start(ids, original, init), dtype));
       this.#put(name, {
         indices,
@@ -148,7 +151,7 @@ export class TrainableTokensLayer extends AdapterLayer {
   }
 
   /** How rows that replace `original` start, [k, hidden]. */
-  #start(ids: readonly number[], original: Tensor, { init_weights, policy, seed, onWarning }: RowInit): Tensor {
+  #start(ids: readonly number[], original: Tensor, { init_weights, policy, seed, onWarning }: RowStart): Tensor {
     const { dtype, backend } = this.table;
     if (policy === undefined)
       return init_weights ? original : cast(randn(original.shape, seed, "float32", backend), dtype);
@@ -165,6 +168,52 @@ export class TrainableTokensLayer extends AdapterLayer {
         return (isStorageDType(rows.dtype) ? cast(rows, "float32") : rows).dataSync();
       });
     return { count, width, read };
+  }
+
+  /**
+   * An adapter's rows for other tokens, not yet in effect: row i goes on with what row slots[i] had, or starts anew where that is
+   * negative. Layers that share their rows do so again, through `replaced`, old → new.
+   */
+  rearranged(
+    name: string,
+    ids: readonly number[],
+    slots: Int32Array,
+    init: RowStart,
+    replaced: Map<Tensor, Tensor>,
+  ): TokenRows {
+    const old = this.#rows.get(name)!;
+    return untracked(() => {
+      using _temporary = new Scope();
+      const indices = Int32Array.from(ids);
+      const original = persist(fresh(this.#unadapted(indices), old.original.dtype));
+      const delta =
+        replaced.get(old.delta) ?? persist(fresh(this.#moved(old.delta, ids, slots, init), old.delta.dtype));
+      replaced.set(old.delta, delta);
+      return { indices, slots: slotsOf(ids), sides: old.sides, delta, original };
+    });
+  }
+  #moved(old: Tensor, ids: readonly number[], slots: Int32Array, init: RowStart): Tensor {
+    const added = ids.filter((_, i) => slots[i]! < 0);
+    const kept = cast(takeRows(old, slots), old.dtype);
+    if (added.length === 0) return kept;
+    const start = this.#start(added, this.#unadapted(Int32Array.from(added)), init);
+    const places = slotsOf(added);
+    const rowAt = Int32Array.from(ids, (id, i) => (slots[i]! < 0 ? places.get(id)! : -1));
+    return overrideRows(kept, cast(start, old.dtype), rowAt);
+  }
+
+  /** The tokens have other ids now; rows stay. */
+  renumber(positions: ReadonlyMap<number, number>): void {
+    for (const [name, rows] of this.#rows) {
+      const indices = rows.indices.map((id) => positions.get(id)!);
+      this.#put(name, { ...rows, indices, slots: slotsOf([...indices]) });
+    }
+  }
+
+  /** Puts other rows in the place of an adapter's. The trained rows that it had are the caller's to free. */
+  replaceRows(name: string, rows: TokenRows): void {
+    this.#rows.get(name)!.original.dispose();
+    this.#put(name, rows);
   }
 
   /** Adds the very rows that another layer has, whose table this one's is a copy of. */
@@ -303,6 +352,8 @@ export class TrainableTokensLayer extends AdapterLayer {
     return findNonFinite(written);
   }
 }
+
+const slotsOf = (ids: readonly number[]): Map<number, number> => new Map(ids.map((id, slot) => [id, slot]));
 
 /** table[indices[i]] = rows[i], in the table's dtype, but for some ids. */
 function writeRows(table: Tensor, indices: Int32Array, rows: Tensor, except: ReadonlySet<number> = new Set()): void {

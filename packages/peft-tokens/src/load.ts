@@ -7,6 +7,7 @@ import { type LoadReport, checkCopiesAgree, checkFinite, checkKeys } from "./loa
 import { type AdapterFile, readConfig, readTensors } from "./readFolder.ts";
 import { type PeftConfig, type Placement, planAdapter, tokensOf } from "./registry.ts";
 import { WholeTables, vocabSizeOf } from "./tables.ts";
+import { growVocabulary } from "./grow.ts";
 
 export interface LoadOptions {
   /** The adapter trains; frozen by default. */
@@ -48,7 +49,7 @@ export async function loadAdapterFiles(
   checkKeys(file, report, strict, onWarning);
 
   if (vocabSize !== undefined && vocabSize > rows!) {
-    adapters.root.resizeTokenEmbeddings!(vocabSize);
+    growVocabulary(adapters.root, vocabSize);
     const message = `loadAdapter: the embedding grew from ${rows} to ${vocabSize} rows; those that no adapter has are the mean of the others`;
     adapters.warn("TABLE_GROWN", message);
   }

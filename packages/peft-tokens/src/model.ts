@@ -5,6 +5,7 @@ import { Module } from "@neolog/nn";
 import { Random, type Tensor } from "@neolog/tensor";
 import type { AdaptableModel } from "./adaptable.ts";
 import { Adapters, type SetAdapterOptions } from "./adapters.ts";
+import { type EditOptions, type ExtendOptions, extendAdapter, remapTokens, removeTokens } from "./editTokens.ts";
 import { AdapterError, ConfigError } from "./errors.ts";
 import {
   applyRequiresGrad,
@@ -169,6 +170,18 @@ export class PeftModel<M extends AdaptableModel = CausalLM> extends Module {
   /** Forgets an adapter; see Adapters.delete. */
   deleteAdapter(name: string): void {
     this.#adapters.delete(name);
+  }
+  /** Lets an adapter train further tokens; see editTokens.ts for this and the next two. */
+  extendAdapter(name: string, ids: readonly number[], options: ExtendOptions = {}): void {
+    extendAdapter(this.#adapters, name, ids, options);
+  }
+  /** Makes an adapter forget tokens. */
+  removeTokens(name: string, ids: readonly number[], options: EditOptions = {}): void {
+    removeTokens(this.#adapters, name, ids, options);
+  }
+  /** Gives an adapter's rows to other tokens: old id → new id. */
+  remapTokens(name: string, mapping: ReadonlyMap<number, number>, options: EditOptions = {}): void {
+    remapTokens(this.#adapters, name, mapping, options);
   }
   /** Sets the stored flags; activation stays. */
   setRequiresGrad(names: string | readonly string[], flag = true): void {

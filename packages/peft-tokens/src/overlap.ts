@@ -2,6 +2,7 @@ import type { AdaptableModel } from "./adaptable.ts";
 import type { Adapters } from "./adapters.ts";
 import type { Sides } from "./effective.ts";
 import { AdapterError } from "./errors.ts";
+import type { TrainableTokensLayer } from "./layer.ts";
 import { tieOf } from "./ties.ts";
 
 interface Overlap {
@@ -9,6 +10,9 @@ interface Overlap {
   readonly ids: readonly number[];
   readonly module: string;
 }
+
+/** The tokens that an adapter has in a layer, or is to have. */
+type IdsOf = (layer: TrainableTokensLayer, name: string) => readonly number[];
 
 /** The modules whose rows an adapter's layer replaces: its own, and those tied to it on the sides where the rows hold. */
 function reach(root: AdaptableModel, path: string, sides: Sides): string[] {
@@ -24,6 +28,7 @@ export function overlapOf(
   { root, layers, tokenLayers }: Adapters,
   names: readonly string[],
   sharing: readonly string[] = [],
+  idsOf: IdsOf = (layer, name) => [...layer.indicesOf(name)],
 ): Overlap | null {
   for (const [module, layer] of layers()) {
     const [first, second] = layer.exclusive ? names.filter((name) => layer.has(name)) : [];
@@ -36,12 +41,12 @@ export function overlapOf(
         const owner = owners.get(module) ?? new Map<number, string>();
         owners.set(module, owner);
         const mayShare = (other: string): boolean => sharing.includes(name) && sharing.includes(other);
-        const ids = [...layer.indicesOf(name)].filter((id) => {
+        const ids = idsOf(layer, name).filter((id) => {
           const other = owner.get(id);
           return other !== undefined && other !== name && !mayShare(other);
         });
         if (ids.length > 0) return { adapters: [owner.get(ids[0]!)!, name], ids, module };
-        for (const id of layer.indicesOf(name)) owner.set(id, name);
+        for (const id of idsOf(layer, name)) owner.set(id, name);
       }
     }
   }
@@ -49,8 +54,13 @@ export function overlapOf(
 }
 
 /** Adapters whose rows would be in effect together must not share an id on any module. Throws AdapterError OVERLAP. */
-export function checkOverlap(adapters: Adapters, names: readonly string[], sharing: readonly string[] = []): void {
-  const found = overlapOf(adapters, names, sharing);
+export function checkOverlap(
+  adapters: Adapters,
+  names: readonly string[],
+  sharing: readonly string[] = [],
+  idsOf?: IdsOf,
+): void {
+  const found = overlapOf(adapters, names, sharing, idsOf);
   if (!found) return;
   const both = found.adapters.join(" and ");
   const message =

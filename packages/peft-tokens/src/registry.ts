@@ -50,6 +50,8 @@ export interface AdapterMethod<C extends PeftConfig> {
   readonly fromFile: (file: Readonly<Record<string, unknown>>, onWarning: OnWarning) => C;
   /** Every token whose row it replaces, on any module. */
   readonly tokens: (config: C) => readonly number[];
+  /** The same config for other tokens, list by list. */
+  readonly withTokens: (config: C, change: (ids: readonly number[]) => readonly number[]) => C;
   /** Resolves targets and checks everything; changes nothing. */
   readonly plan: (adapters: Adapters, name: string, config: C, options: AddAdapterOptions) => AdapterPlan;
 }
@@ -90,3 +92,7 @@ export function planAdapter(
 /** Every token whose row an adapter replaces, on any module. */
 export const tokensOf = (config: PeftConfig): readonly number[] =>
   (METHODS[config.peft_type] as AdapterMethod<PeftConfig>).tokens(config);
+
+/** The same config for other tokens: `change` is given each of its lists of ids. */
+export const withTokens = (config: PeftConfig, change: (ids: readonly number[]) => readonly number[]): PeftConfig =>
+  (METHODS[config.peft_type] as AdapterMethod<PeftConfig>).withTokens(config, change);

@@ -67,6 +67,7 @@ export function tokenPlacement(
 export const trainableTokens: AdapterMethod<TrainableTokensConfig> = {
   fromFile: (file, onWarning) => TrainableTokensConfig.fromFile(file, onWarning),
   tokens: ({ token_indices }) => token_indices,
+  withTokens: (config, change) => config.with({ token_indices: change(config.token_indices) }),
   plan(adapters, name, config, options: AddAdapterOptions) {
     const { root } = adapters;
     const targets = resolveTargets(root, config.target_modules, options.onUnmatched);
@@ -94,5 +95,6 @@ export const trainableTokens: AdapterMethod<TrainableTokensConfig> = {
 /** A file says that rows start as the base's only where they did. */
 function startedAs(policy: InitPolicy | undefined, config: TrainableTokensConfig): TrainableTokensConfig {
   if (policy === undefined) return config;
-  return config.withInit(policy === "original" || (typeof policy === "object" && policy.kind === "original"));
+  const init_weights = policy === "original" || (typeof policy === "object" && policy.kind === "original");
+  return config.with({ init_weights });
 }

@@ -22,6 +22,14 @@ export const lora: AdapterMethod<LoraConfig> = {
     if (indices === null) return [];
     return indices instanceof Int32Array || Array.isArray(indices) ? [...indices] : Object.values(indices).flat();
   },
+  withTokens(config, change) {
+    const { trainable_token_indices: indices } = config;
+    if (indices === null) return config;
+    if (indices instanceof Int32Array || Array.isArray(indices))
+      return config.with({ trainable_token_indices: change([...indices]) });
+    const lists = Object.entries(indices).map(([module, ids]) => [module, change([...ids])] as const);
+    return config.with({ trainable_token_indices: Object.fromEntries(lists) });
+  },
   plan(adapters, name, config, options) {
     const { root, onWarning } = adapters;
     checkBias(adapters, config);
