@@ -54,6 +54,9 @@ export abstract class AdapterLayer extends Module {
   /** Forgets an adapter's part, also one that was added only half. */
   abstract remove(name: string): void;
 
+  /** Puts one adapter's part in the place of another's, which is forgotten. */
+  abstract rename(from: string, to: string): void;
+
   /** Writes an adapter's effect into the base, in place. `exact`: remember enough to undo it to the bit. */
   abstract merge(name: string, exact: boolean): void;
   /** Undoes `merge`; adapters are unmerged in reverse order. */

@@ -6,6 +6,8 @@ export {
   type TaskType,
   type TrainableTokensOptions,
 } from "./config.ts";
+export type { CombinationType } from "./combine.ts";
+export type { HotswapOptions } from "./hotswap.ts";
 export type { EditOptions, ExtendOptions, RowFollower } from "./editTokens.ts";
 export type { OverlapPolicy, Sides } from "./effective.ts";
 export * from "./errors.ts";

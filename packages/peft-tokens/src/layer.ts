@@ -252,6 +252,14 @@ export class TrainableTokensLayer extends AdapterLayer {
     delete this.trainable_tokens_delta[name];
   }
 
+  rename(from: string, to: string): void {
+    const rows = this.#rows.get(from)!;
+    this.remove(to);
+    this.#put(to, rows);
+    this.#rows.delete(from);
+    delete this.trainable_tokens_delta[from];
+  }
+
   /** Embedding: ids [n] → [n, hidden]. Head: hidden [..., hidden] → logits [..., vocab]. */
   forward(input: Int32Array): Tensor;
   forward(input: Tensor): Tensor;

@@ -5,6 +5,8 @@ import { Module } from "@neolog/nn";
 import { Random, type Tensor } from "@neolog/tensor";
 import type { AdaptableModel } from "./adaptable.ts";
 import { Adapters, type SetAdapterOptions } from "./adapters.ts";
+import { type CombinationType, addWeightedAdapter, combineAdapters } from "./combine.ts";
+import type { OverlapPolicy } from "./effective.ts";
 import { type EditOptions, type ExtendOptions, extendAdapter, remapTokens, removeTokens } from "./editTokens.ts";
 import { AdapterError, ConfigError } from "./errors.ts";
 import {
@@ -17,6 +19,7 @@ import {
   whileDisabled,
 } from "./flags.ts";
 import { generateWith } from "./generation.ts";
+import { type HotswapOptions, hotswapAdapter } from "./hotswap.ts";
 import type { TrainableTokensLayer } from "./layer.ts";
 import { type LoadOptions, loadAdapterFiles } from "./load.ts";
 import type { LoadReport } from "./loadChecks.ts";
@@ -182,6 +185,27 @@ export class PeftModel<M extends AdaptableModel = CausalLM> extends Module {
   /** Gives an adapter's rows to other tokens: old id → new id. */
   remapTokens(name: string, mapping: ReadonlyMap<number, number>, options: EditOptions = {}): void {
     remapTokens(this.#adapters, name, mapping, options);
+  }
+  /** A new, inactive adapter: the weighted sum of others; see combine.ts for this and the next. */
+  addWeightedAdapter(
+    names: readonly string[],
+    weights: readonly number[],
+    newName: string,
+    options: { readonly combinationType?: CombinationType } = {},
+  ): Promise<void> {
+    return addWeightedAdapter(this.#adapters, names, weights, newName, options);
+  }
+  /** A new, inactive adapter with the tokens of several. */
+  combineAdapters(
+    names: readonly string[],
+    newName: string,
+    options: { readonly overlap?: OverlapPolicy | "mean" } = {},
+  ): Promise<void> {
+    return combineAdapters(this.#adapters, names, newName, options);
+  }
+  /** Puts an adapter folder in the place of an adapter, also while it generates; see hotswap.ts. */
+  hotswapAdapter(source: FolderSource, name: string, options: HotswapOptions = {}): Promise<LoadReport> {
+    return hotswapAdapter(this.#adapters, source, name, options);
   }
   /** Sets the stored flags; activation stays. */
   setRequiresGrad(names: string | readonly string[], flag = true): void {

@@ -76,6 +76,15 @@ export class LoraEmbedding extends AdapterLayer {
     delete this.lora_embedding_B[name];
   }
 
+  rename(from: string, to: string): void {
+    const part = this.#parts.get(from)!;
+    this.remove(to);
+    this.add(to, part);
+    this.#parts.delete(from);
+    delete this.lora_embedding_A[from];
+    delete this.lora_embedding_B[from];
+  }
+
   /** ids [n] → [n, hidden] */
   forward(ids: Int32Array): Tensor {
     let y = this.#lookup(ids);

@@ -105,6 +105,15 @@ export class LoraLayer extends AdapterLayer {
     delete this.lora_B[name];
   }
 
+  rename(from: string, to: string): void {
+    const part = this.#parts.get(from)!;
+    this.remove(to);
+    this.add(to, part);
+    this.#parts.delete(from);
+    delete this.lora_A[from];
+    delete this.lora_B[from];
+  }
+
   /** x [..., in] → [..., out] */
   forward(x: Tensor): Tensor {
     const { state } = this.#context;

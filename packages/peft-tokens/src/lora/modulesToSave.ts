@@ -90,6 +90,16 @@ export class ModulesToSaveWrapper extends AdapterLayer {
     delete this.modules_to_save[name];
   }
 
+  rename(from: string, to: string): void {
+    const copy = this.modules_to_save[from]!;
+    const tied = this.#tied.get(from)!;
+    this.remove(to);
+    this.modules_to_save[to] = copy;
+    this.#tied.set(to, tied);
+    delete this.modules_to_save[from];
+    this.#tied.delete(from);
+  }
+
   get #applied(): string | undefined {
     const [name] = this.#state.applied.filter((adapter) => this.has(adapter));
     if (name === undefined || this.#state.samplesOf(name) === null) return name;
