@@ -33,6 +33,7 @@ export {
 } from "./model.ts";
 export type { CallOptions, SampleAdapters } from "./mixedBatch.ts";
 export { type AddAdapterOptions, type PeftConfig, tokensOf } from "./registry.ts";
+export { type TouchingBatch, originalRows, touchedRows } from "./rowOptimizer.ts";
 export type { SaveOptions } from "./save.ts";
 export {
   getBaseModelStateDict,

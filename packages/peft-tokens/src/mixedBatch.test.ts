@@ -3,7 +3,7 @@ import { Scope, type Tensor, defaultBackend, setDefaultBackend } from "@neolog/t
 import { computingBackends } from "@neolog/tensor/testing";
 import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
-import { type PeftModel, type SampleAdapters, TrainableTokensConfig, getPeftModel } from "./index.ts";
+import { LoraConfig, type PeftModel, type SampleAdapters, TrainableTokensConfig, getPeftModel } from "./index.ts";
 import { BATCH, type BaseName, caught, makeBase, setRows } from "./testing.ts";
 
 const NAMES: BaseName[] = ["llama", "llama tied", "gpt2", "gpt2 untied"];
@@ -190,6 +190,21 @@ describe.each(await computingBackends())("a mixed batch on $title", ({ backend }
     const wrong = caught(() => peft.generate({ input_ids: [[1]], adapterNames: [] }));
     expect(await wrong).toMatchObject({ code: "ARGUMENT" });
   });
+});
+
+test("LoRA cannot be mixed while blocks are computed again; token rows can", async () => {
+  const rows = withThree("llama");
+  rows.setRequiresGrad(["default", "second"]);
+  const adapterNames = ["default", "second"];
+  const plain = gradients(rows, BATCH.input_ids, adapterNames);
+  rows.getBaseModel().gradientCheckpointing = true;
+  expect(gradients(rows, BATCH.input_ids, adapterNames)).toEqual(plain);
+  const base = makeBase("llama");
+  base.gradientCheckpointing = true;
+  const lora = getPeftModel(base, new LoraConfig({ target_modules: ["q_proj"] }));
+  const error = await caught(() => lora.forward(BATCH, { adapterNames: ["default", "__base__"] }));
+  expect(error).toMatchObject({ name: "ConfigError", code: "UNSUPPORTED" });
+  expect(error.message).toContain("turn gradientCheckpointing off");
 });
 
 /** "adapter module" → gradient of the mean loss over all predicted tokens of the batch. */

@@ -6,7 +6,7 @@ import { tieOf } from "./ties.ts";
 import { plainAt } from "./wrap.ts";
 
 /** The uses that the rows of a module have: an embedding is looked up, and gives logits where a head is tied to it. */
-function sidesOf(root: AdaptableModel, path: string): readonly Sides[] {
+export function sidesOf(root: AdaptableModel, path: string): readonly Sides[] {
   const module = plainAt(root, path);
   if (module instanceof TiedEmbedding) return ["input"];
   if (!(module instanceof Embedding)) return ["output"];
