@@ -6,8 +6,12 @@ import { expect, test, vi } from "vitest";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const page = readFileSync(join(root, "docs/coming-from-peft.md"), "utf8");
-const blocks = [...page.matchAll(/```(\w*)\n([\s\S]*?)```/g)].map(([, language, text]) => ({ language, text: text! }));
-const programs = blocks.filter(({ language }) => language === "ts").map(({ text }) => text);
+const blocksOf = (markdown: string) =>
+  [...markdown.matchAll(/```(\w*)\n([\s\S]*?)```/g)].map(([, language, text]) => ({ language, text: text! }));
+const programsOf = (markdown: string): string[] =>
+  blocksOf(markdown).flatMap(({ language, text }) => (language === "ts" ? [text] : []));
+const blocks = blocksOf(page);
+const programs = programsOf(page);
 
 /** What a program prints. */
 async function printed(program: string): Promise<string[]> {
@@ -50,4 +54,13 @@ test("every name in its table is there", () => {
 test("it tells every documented difference once", () => {
   const rows = [...page.matchAll(/^\| (T-\d+) /gm)].map(([, row]) => row);
   expect(rows).toEqual(Array.from({ length: 23 }, (_, i) => `T-${i + 1}`));
+});
+
+test("the program of the page on generation streams the text that it generates", async () => {
+  const [program, ...others] = programsOf(readFileSync(join(root, "docs/generation.md"), "utf8"));
+  expect(others).toEqual([]);
+  const [generated, streamed, ...rest] = await printed(program!);
+  expect(rest).toEqual([]);
+  expect(generated).toMatch(/^ a fox sees the .* roar$/);
+  expect(streamed).toBe(generated);
 });
