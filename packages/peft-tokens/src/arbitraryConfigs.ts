@@ -71,7 +71,7 @@ const family = (model_type: string, own: (sizes: Sizes) => fc.Arbitrary<object>)
 const merged = (...parts: fc.Arbitrary<object>[]): fc.Arbitrary<object> =>
   fc.tuple(...parts).map((objects) => Object.assign({}, ...objects) as object);
 
-/** As many positions as there are heads' widths: families without grouped queries or a head width of their own. */
+/** The width of all heads together: families without grouped queries or a head width of their own. */
 const whole = ({ num_attention_heads, head_dim }: Sizes): object => ({ hidden_size: num_attention_heads * head_dim });
 
 const gemma = (sizes: Sizes): fc.Arbitrary<object> =>
@@ -82,8 +82,9 @@ const gemma = (sizes: Sizes): fc.Arbitrary<object> =>
     sliding_window: 3,
   }));
 
-/** A random tiny config of every causal language model, by `model_type`. */
+/** A random tiny config of every architecture, by `model_type`. */
 export const ARBITRARY_CONFIGS: Readonly<Record<string, fc.Arbitrary<PretrainedConfig>>> = {
+  bert: family("bert", (sizes) => fc.constant({ ...whole(sizes), hidden_act: "gelu", type_vocab_size: 2 })),
   gemma: family("gemma", (sizes) => merged(gemma(sizes), rope(sizes.head_dim))),
   gemma2: family("gemma2", (sizes) =>
     merged(
@@ -176,5 +177,20 @@ export const ARBITRARY_CONFIGS: Readonly<Record<string, fc.Arbitrary<PretrainedC
         attention_bias: fc.boolean(),
       }),
     ),
+  ),
+  t5: family("t5", ({ hidden_size, num_attention_heads, head_dim, intermediate_size, num_hidden_layers }) =>
+    fc
+      .record({ num_decoder_layers: upTo(3), feed_forward_proj: fc.constantFrom("relu", "gated-gelu") })
+      .map((keys) => ({
+        ...keys,
+        d_model: hidden_size,
+        d_kv: head_dim,
+        d_ff: intermediate_size,
+        num_layers: num_hidden_layers,
+        num_heads: num_attention_heads,
+        relative_attention_num_buckets: 8,
+        relative_attention_max_distance: 16,
+        decoder_start_token_id: 0,
+      })),
   ),
 };

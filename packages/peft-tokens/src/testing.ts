@@ -84,7 +84,7 @@ export function put(t: Tensor, values: ArrayLike<number>): void {
 
 /** Rows that are no base's: value(slot, column) of each. */
 export function setRows(
-  peft: PeftModel,
+  peft: Pick<PeftModel, "layers">,
   adapter: string,
   value = (slot: number, column: number): number => Math.sin(7 * slot + column),
 ): void {
