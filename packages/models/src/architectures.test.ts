@@ -203,6 +203,10 @@ describe("configs that we cannot honour are refused", () => {
     [{ ...TINY_LLAMA, hidden_act: undefined }, '"hidden_act": must be set, found none'],
     [{ ...TINY_LLAMA, hidden_size: -1 }, '"hidden_size": must be >=1, found -1'],
     [{ ...TINY_LLAMA, hidden_size: "12" }, '"hidden_size": must be number, found "12"'],
+    [
+      { ...TINY_LLAMA, quantization_config: { quant_method: "gptq" } },
+      '"quantization_config": must be null, found Object',
+    ],
     [{ ...TINY_LLAMA, pretraining_tp: 2 }, '"pretraining_tp": must be 1, found 2'],
     [{ ...TINY_LLAMA, num_key_value_heads: 4 }, '"num_key_value_heads": must divide num_attention_heads (6), found 4'],
     [

@@ -32,9 +32,10 @@ export const activation = v.picklist(Object.keys(ACTIVATIONS));
 export const tokenId = v.nullish(v.pipe(v.number(), v.integer()));
 const endTokenIds = v.nullish(v.union([v.number(), v.array(v.number())]));
 
-/** Keys that every causal language model has; unknown keys pass through. */
+/** Keys that every model has; unknown keys pass through. */
 export const COMMON_KEYS = {
   model_type: v.string(),
+  quantization_config: v.nullish(v.null()),
   vocab_size: size,
   tie_word_embeddings: v.optional(v.boolean()),
   architectures: v.nullish(v.array(v.string())),
