@@ -155,7 +155,7 @@ async function write(name: string, base: string, inputs: ModelInputs, ids: reado
 }
 
 describe("real PEFT reads what this library writes", () => {
-  test("adapters and merged models", { timeout: 600_000 }, async () => {
+  test("A-80: adapters and merged models", { timeout: 600_000 }, async () => {
     for (const name of BASES) {
       const { right_pad } = JSON.parse(readFileSync(`${models}/${name}/inputs.json`, "utf8")).cases;
       const { token_indices } = JSON.parse(readFileSync(`${models}/${name}/peft.json`, "utf8")).tt;

@@ -134,7 +134,7 @@ describe.each(runs)("golden $name on $title", ({ name, backend }) => {
     ).toBe(true);
   });
 
-  test("a saved adapter gives its logits; disabled, unloaded it is the base, merged it is the same", async () => {
+  test("A-77: a saved adapter gives its logits; disabled, unloaded it is the base, merged it is the same", async () => {
     const expected = await read(folder, "tt.safetensors");
     const base = await load();
     const before = new Map(Object.entries(cases).map(([key, inputs]) => [key, logitsOf(base, inputs)]));
@@ -202,7 +202,7 @@ describe.each(runs)("golden $name on $title", ({ name, backend }) => {
   const adapters = ["tt", "multi", "tt_written_by_peft_0.15.2", "tt_resized_rows_only"].filter((adapter) =>
     existsSync(`${folder}/adapters/${adapter}`),
   );
-  test.each(adapters)("adapter %s is saved back as it was: bytes of tensors, values of JSON", async (adapter) => {
+  test.each(adapters)("A-79: adapter %s is saved back as it was: bytes of tensors, values of JSON", async (adapter) => {
     const base = await load();
     const peft = await PeftModel.fromPretrained(base, `${folder}/adapters/${adapter}`, {
       resize: true,

@@ -1,3 +1,14 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import {
+  AutoModelForCausalLM,
+  AutoModelForMaskedLM,
+  AutoModelForSeq2SeqLM,
+  CausalLM,
+  MaskedLM,
+  Seq2SeqLM,
+} from "@neolog/models";
 import { beforeAll, describe, expect, test } from "vitest";
 import { Linear } from "@neolog/nn";
 import { defaultBackend, setDefaultBackend, tensor } from "@neolog/tensor";
@@ -159,5 +170,32 @@ describe.each(await everyWorld())("merging, disabling, deleting, $name on $title
     for (const status of peft.getLayerStatus()) expect(status.available_adapters).toEqual(["default", "third"]);
     peft.unload();
     expect(defaultBackend().live).toBe(live);
+  });
+
+  test("A-73: merged, saved as a plain model and loaded again, it gives the same logits", async () => {
+    const peft = withRows(makeBase(name));
+    const before = logitsOf(peft);
+    const merged = await peft.mergeAndUnload();
+    const dir = await mkdtemp(join(tmpdir(), "neolog-merged-"));
+    try {
+      await merged.savePretrained(dir);
+      const kind = [CausalLM, MaskedLM, Seq2SeqLM].findIndex((Kind) => merged instanceof Kind);
+      const auto = [AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM][kind]!;
+      expectSame(logitsOf((await auto.fromPretrained(dir)) as never), before);
+    } finally {
+      await rm(dir, { recursive: true });
+    }
+  });
+
+  test("setting while something is merged takes it out, with a warning", async () => {
+    const { codes, onWarning } = listener();
+    const base = makeBase(name);
+    const before = valuesOf(base);
+    const peft = withThree(base, onWarning as () => void);
+    await peft.mergeAdapter();
+    peft.setAdapter("second");
+    expect(codes).toEqual(["UNMERGED_FIRST"]);
+    expect(peft.mergedAdapters).toEqual([]);
+    expect(valuesOf(peft.unload())).toEqual(before);
   });
 });

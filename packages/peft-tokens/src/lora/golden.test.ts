@@ -74,7 +74,7 @@ describe.each(runs)("golden LoRA, $name on $title", ({ name, backend }) => {
   /** PEFT drops the bias of an adapted head (T-8): a model with one is compared merged. */
   const keepsBias = kind === "masked";
 
-  test("a saved adapter gives its logits, merged its weights, unloaded the base", async () => {
+  test("A-77: a saved adapter gives its logits, merged its weights, unloaded the base", async () => {
     const expected = await read(`${name}/lora_tt.safetensors`);
     const base = await load(name);
     const before = logitsOf(base, cases["plain"]!);
@@ -96,7 +96,7 @@ describe.each(runs)("golden LoRA, $name on $title", ({ name, backend }) => {
     expect(logitsOf(peft.unload(), cases["plain"]!)).toEqual(before);
   });
 
-  test("adapters are saved back as they were: bytes of tensors, values of JSON", async () => {
+  test("A-79: adapters are saved back as they were: bytes of tensors, values of JSON", async () => {
     for (const adapter of readdirSync(`${folder}/adapters`).filter((entry) => entry.startsWith("lora_"))) {
       const at = `${folder}/adapters/${adapter}`;
       const peft = await PeftModel.fromPretrained(await load(name), at, silent);

@@ -4,7 +4,9 @@ import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
 import { type Command, command } from "./commands.ts";
 import { checkInvariants } from "./invariants.ts";
-import { Real } from "./real.ts";
+import { put } from "../testing.ts";
+import { Real, configFor } from "./real.ts";
+import { same } from "./same.ts";
 
 /** Over all backends together; NEOLOG_SEQUENCES makes the run longer, NEOLOG_SEED repeats one. */
 const SEQUENCES = Number(process.env["NEOLOG_SEQUENCES"] ?? 2_000);
@@ -35,6 +37,42 @@ describe.each(backends)("adapters on $title", ({ title, backend }) => {
       );
     },
   );
+});
+
+describe("what no sequence of commands shows", () => {
+  test("P-14: disjoint adapters merge in any order", async () => {
+    const tablesAfter = async (order: readonly string[]): Promise<unknown> => {
+      const real = new Real(true);
+      real.peft.addAdapter("b", configFor([7], "all", false), { seed: 5 });
+      real.peft.addAdapter("c", configFor([0, 8], "embedding", false), { seed: 6 });
+      for (const name of order) await real.peft.mergeAdapter({ adapterNames: [name] });
+      return real.storedTables();
+    };
+    const first = await tablesAfter(["default", "b", "c"]);
+    for (const order of [["c", "b", "default"], ["b", "default", "c"]]) same(await tablesAfter(order), first, "tables"); // prettier-ignore
+  });
+
+  test("P-19: permuting token_indices together with rows changes no logit", () => {
+    fc.assert(
+      fc.property(fc.shuffledSubarray([0, 1, 2, 4, 5, 7, 8], { minLength: 2 }), fc.boolean(), (order, tied) => {
+        const logits = [order, order.toSorted()].map((ids) => {
+          const real = new Real(tied);
+          real.peft.addAdapter("p", configFor(ids, "all", true));
+          for (const delta of Object.values(real.deltasOf("p")))
+            put(
+              delta,
+              ids.flatMap((id) => [id, -id, 0.1 * id, 1]),
+            );
+          real.peft.setAdapter("p");
+          const result = real.logits();
+          real.dispose();
+          return result;
+        });
+        same(logits[0], logits[1], "logits");
+      }),
+      { numRuns: 30 },
+    );
+  });
 });
 
 /** A failure names the commands that led to it. */
