@@ -55,7 +55,7 @@ describe("what no sequence of commands shows", () => {
   test("P-19: permuting token_indices together with rows changes no logit", () => {
     fc.assert(
       fc.property(fc.shuffledSubarray([0, 1, 2, 4, 5, 7, 8], { minLength: 2 }), fc.boolean(), (order, tied) => {
-        const logits = [order, order.toSorted()].map((ids) => {
+        const logits = [order, order.toSorted((a, b) => a - b)].map((ids) => {
           const real = new Real(tied);
           real.peft.addAdapter("p", configFor(ids, "all", true));
           for (const delta of Object.values(real.deltasOf("p")))
