@@ -122,6 +122,21 @@ describe("neolog inspect", () => {
     });
   });
 
+  test("finds a module by the name that files have for it", async () => {
+    const config = {
+      model_type: "gpt_neox",
+      vocab_size: 8,
+      hidden_size: 8,
+      intermediate_size: 8,
+      num_hidden_layers: 1,
+      num_attention_heads: 1,
+      max_position_embeddings: 8,
+    };
+    const dir = join(folder.path, "neox");
+    await AutoModelForCausalLM.fromConfig(config).savePretrained(dir);
+    expect((await neolog(["inspect", dir])).stdout).toMatch(/ embed_out +Linear +\[8, 8\]/);
+  });
+
   test("shows by its names what it cannot run", async () => {
     const other = join(folder.path, "mamba");
     await cp(model, other, { recursive: true });

@@ -87,8 +87,9 @@ interface Places {
 /** The model's modules by the names in the checkpoint, which may lack the base model's prefix. */
 function placesOf(model: PreTrainedModel, config: Record<string, unknown>): Places {
   const { basePrefix, ignored } = architectureOf(config);
-  const classes = new Map([...model.namedModules()].map(([path, module]) => [path, module.constructor.name]));
-  const ranks = new Map([...model.namedParameters()].map(([key], i) => [key, i]));
+  const stored = (path: string): string => model.checkpointName(`${path}.weight`).replace(/\.weight$/, "");
+  const classes = new Map([...model.namedModules()].map(([path, module]) => [stored(path), module.constructor.name]));
+  const ranks = new Map([...model.namedParameters()].map(([key], i) => [model.checkpointName(key), i]));
   const rankOf = (name: string): number => ranks.get(name) ?? ranks.get(basePrefix + name) ?? ranks.size;
   return {
     classOf: (path) => classes.get(path) ?? classes.get(basePrefix + path) ?? null,
