@@ -84,6 +84,7 @@ function rowsOf(logits: Tensor, attention_mask: readonly (readonly number[])[]):
 
 /** The same bytes where the backend keeps the order of its sums, else numbers as near as float32 is. */
 function expectSame(actual: readonly number[][][], expected: readonly number[][][]): void {
+  expect(expected.flat(2).every(Number.isFinite)).toBe(true);
   if (defaultBackend().exact) {
     expect(actual).toEqual(expected);
     return;
