@@ -76,7 +76,9 @@ def check(case):
         if "adapters" in case:
             result["saved_differently"] = saved_differently(model, case["adapters"])
     ours = load_file(case["logits"])["logits"]
-    counted = batch.get("attention_mask", torch.ones(ours.shape[:2])) == 1
+    everywhere = torch.ones(ours.shape[:2])
+    of_encoder = model.config.is_encoder_decoder  # its mask is not the logits'
+    counted = (everywhere if of_encoder else batch.get("attention_mask", everywhere)) == 1
     result["warnings"] = [str(w.message) for w in caught]
     result["max_abs_diff"] = float((logits - ours).abs()[counted].max())
     result["max_abs_logit"] = float(ours.abs()[counted].max())
