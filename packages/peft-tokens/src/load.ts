@@ -79,7 +79,8 @@ function match(
   const missingKeys: string[] = [];
   const mismatchedKeys: string[] = [];
   const known = new Set(tables.places.keys());
-  for (const { path, copies = [], tensors, ids } of placements) {
+  for (const { path, copies = [], tensors, ids, redundant = [] } of placements) {
+    for (const suffix of redundant) known.add(`${path}.${suffix}`);
     for (const [suffix, shape] of tensors) {
       const keys = [path, ...copies].map((module) => `${module}.${suffix}`);
       for (const key of keys) known.add(key);

@@ -34,6 +34,8 @@ export interface Placement {
   readonly ids?: readonly number[];
   /** Modules that share the part; a file of token rows alone has a copy for each. */
   readonly copies?: readonly string[];
+  /** Names below the path that a file may hold besides, and that mean nothing. */
+  readonly redundant?: readonly string[];
   /** Puts the part there. */
   readonly attach: () => void;
 }

@@ -48,6 +48,8 @@ export function fullPlacement({ root, state }: Adapters, path: string, config: L
   return {
     path,
     tensors,
+    // with bias "all" PEFT writes biases of such modules twice more
+    redundant: ["original_module.bias", "modules_to_save.bias"],
     attach() {
       const there = layerAt(root, path) as ModulesToSaveWrapper | null;
       const wrap = (): ModulesToSaveWrapper =>
