@@ -1,6 +1,6 @@
 import { GradientError, OptimizerError } from "@neolog/autograd";
 import { CheckpointError } from "@neolog/checkpoint";
-import { GenerateOptionError, ModelConfigError, SamplingError } from "@neolog/models";
+import { GenerateOptionError, ModelConfigError, SamplingError, VocabularyError } from "@neolog/models";
 import { ModulePathError, StateDictError } from "@neolog/nn";
 import { AdapterError, ConfigError, TargetError } from "@neolog/peft-tokens";
 import { BackendError, DTypeError, IndexError, ShapeError } from "@neolog/tensor";
@@ -26,6 +26,7 @@ const EXPECTED = [
   CliError,
   CheckpointError,
   ModelConfigError,
+  VocabularyError,
   GenerateOptionError,
   SamplingError,
   StateDictError,

@@ -47,13 +47,13 @@ export async function loadAdapters(flags: AdaptersFlags, output: Output): Promis
   return { base, peft: peft!, names, tokenizer };
 }
 
-/** The last part of each folder's path, without dots, numbered where that is not unique. */
+/** The last part of each folder's path, without dots, numbered where that is not unique; never "default". */
 function namesOf(dirs: readonly string[]): string[] {
   const names: string[] = [];
   for (const dir of dirs) {
     const name = basename(resolve(dir)).replaceAll(".", "_") || "adapter";
     let unique = name === "__base__" ? "base" : name;
-    for (let n = 2; names.includes(unique); n++) unique = `${name}-${n}`;
+    for (let n = 2; names.includes(unique) || unique === "default"; n++) unique = `${name}-${n}`;
     names.push(unique);
   }
   return names;

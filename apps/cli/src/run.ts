@@ -1,5 +1,6 @@
 import { Command } from "@commander-js/extra-typings";
 import { adaptersCommand } from "./adapters.ts";
+import { combineCommand } from "./combine.ts";
 import { demoCommand } from "./demo.ts";
 import { downloadCommand } from "./download.ts";
 import { DONE, oneLine, report } from "./errors.ts";
@@ -9,7 +10,9 @@ import { generateCommand } from "./generate.ts";
 import { inspectCommand } from "./inspect.ts";
 import { type Io, painter, widthOf } from "./io.ts";
 import { mergeCommand } from "./merge.ts";
+import { tokensCommand } from "./tokens.ts";
 import { trainCommand } from "./train.ts";
+import { trimCommand } from "./trim.ts";
 
 const COMMANDS = [
   demoCommand,
@@ -20,6 +23,9 @@ const COMMANDS = [
   mergeCommand,
   inspectCommand,
   adaptersCommand,
+  combineCommand,
+  tokensCommand,
+  trimCommand,
   downloadCommand,
 ] as const;
 
@@ -43,6 +49,7 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   for (const create of COMMANDS) {
     const command = create(io);
     program.addCommand(command.copyInheritedSettings(program));
+    for (const child of command.commands) child.copyInheritedSettings(program);
   }
   try {
     await program.parseAsync(argv, { from: "user" });
