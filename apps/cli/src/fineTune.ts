@@ -1,7 +1,7 @@
 import { AdamW, type ScheduleName, backward, schedule } from "@neolog/autograd";
 import { CliError } from "./errors.ts";
 import { type Example, collate } from "./example.ts";
-import { type PeftModel, tokenParameters } from "@neolog/peft-tokens";
+import { type PeftModel, originalRows, tokenParameters, touchedRows } from "@neolog/peft-tokens";
 import { run } from "./load.ts";
 import type { LanguageModel } from "@neolog/models";
 import { Random, Scope } from "@neolog/tensor";
@@ -16,7 +16,13 @@ export interface Recipe {
   readonly warmup_steps: number;
   readonly shuffle: boolean;
   readonly seed: number;
+  /** Absent in states that an earlier version wrote: all. */
+  readonly row_updates?: (typeof ROW_UPDATES)[number];
+  /** Absent likewise: zero. */
+  readonly decay_toward?: (typeof DECAY_TARGETS)[number];
 }
+export const ROW_UPDATES = ["all", "lazy"] as const;
+export const DECAY_TARGETS = ["zero", "original"] as const;
 
 /** Which examples step `step` sees: each epoch all of them, in an order that depends on seed and epoch only. */
 export function batchAt(step: number, examples: number, { batch_size, shuffle, seed }: Recipe): number[] {
@@ -47,7 +53,12 @@ export class FineTuning {
   ) {
     this.recipe = recipe;
     this.losses = [...losses];
-    this.optimizer = new AdamW(tokenParameters(peft), { lr: recipe.lr, weight_decay: recipe.weight_decay });
+    this.optimizer = new AdamW(tokenParameters(peft), {
+      lr: recipe.lr,
+      weight_decay: recipe.weight_decay,
+      rows: recipe.row_updates ?? "all",
+      decayToward: recipe.decay_toward === "original" ? originalRows(peft) : null,
+    });
     this.#peft = peft;
     this.#examples = examples;
     this.#factor = schedule(recipe.schedule, { warmupSteps: recipe.warmup_steps, totalSteps: recipe.steps });
@@ -66,9 +77,10 @@ export class FineTuning {
     using _scope = new Scope();
     const batch = batchAt(this.step, this.#examples.length, this.recipe).map((i) => this.#examples[i]!);
     this.optimizer.lr = this.recipe.lr * this.#factor(this.step);
-    const { loss } = run(this.#peft, collate(batch));
+    const inputs = collate(batch);
+    const { loss } = run(this.#peft, inputs);
     backward(loss!);
-    this.optimizer.step();
+    this.optimizer.step(touchedRows(this.#peft, inputs));
     this.optimizer.zeroGrad();
     const value = await loss!.item();
     if (!Number.isFinite(value)) {

@@ -1,6 +1,6 @@
 import { SCHEDULES } from "@neolog/autograd";
 import { type LanguageModel, type Tokenizer } from "@neolog/models";
-import { PeftModel, TrainableTokensConfig, getPeftModel, tokensOf } from "@neolog/peft-tokens";
+import { type AddAdapterOptions, PeftModel, TrainableTokensConfig, getPeftModel, tokensOf } from "@neolog/peft-tokens";
 import { defaultBackend } from "@neolog/tensor";
 import { Option } from "@commander-js/extra-typings";
 import { createHash } from "node:crypto";
@@ -23,7 +23,8 @@ import {
 import { readExamples } from "./data.ts";
 import { CliError, UsageError } from "./errors.ts";
 import { type Example, kindOf } from "./example.ts";
-import { FineTuning, type Recipe } from "./fineTune.ts";
+import { DECAY_TARGETS, FineTuning, ROW_UPDATES, type Recipe } from "./fineTune.ts";
+import { initFlag, initPolicy } from "./initFlag.ts";
 import { type Io, breathe } from "./io.ts";
 import { modelFolder } from "./hub.ts";
 import { loadBase, tokenizerOf } from "./load.ts";
@@ -47,12 +48,15 @@ const DEFAULTS = {
   schedule: "constant",
   warmup_steps: 0,
   seed: 0,
+  row_updates: "all",
+  decay_toward: "zero",
 } as const;
 
 const trainOptions = () =>
   command("train", "Train rows of the token embedding on a JSONL file and write an adapter that PEFT reads.", [
     'train --model ./llama --data stories.jsonl --tokens "<wug>,<dax>" --out ./wug',
     "train --model ./llama --data stories.jsonl --token-indices 403,407 --out ./rows --steps 200 --lr 0.01",
+    'train --model ./llama --data stories.jsonl --tokens "<wug>" --init "description: a small furry animal" --out ./wug',
     'train --model ./llama --data stories.jsonl --tokens "<wug>" --out ./wug --resume ./wug',
   ])
     .requiredOption(...MODEL)
@@ -71,7 +75,26 @@ const trainOptions = () =>
     .addOption(new Option("--steps <n>", "batches to train on").argParser(positiveInteger).conflicts("epochs"))
     .option("--epochs <n>", `passes over the data (${DEFAULTS.epochs} unless --steps is given)`, positiveInteger)
     .option("--lr <x>", `learning rate of AdamW (${DEFAULTS.lr})`, positive)
-    .option("--weight-decay <x>", `pull of rows towards 0 (${DEFAULTS.weight_decay})`, nonNegative)
+    .option("--weight-decay <x>", `pull of rows towards 0 or the base's (${DEFAULTS.weight_decay})`, nonNegative)
+    .addOption(
+      new Option("--decay-toward <what>", `what weight decay pulls rows towards (${DEFAULTS.decay_toward})`).choices(
+        DECAY_TARGETS,
+      ),
+    )
+    .addOption(
+      new Option(
+        "--row-updates <which>",
+        `rows that a step moves: all, or lazy for those that its batch holds, with moments of their own (${DEFAULTS.row_updates})`,
+      ).choices(ROW_UPDATES),
+    )
+    .addOption(
+      new Option(
+        "--init <how>",
+        'how the rows start: original, mean, random, "copy: <token or id>", "description: <text>" (the mean of its tokens)',
+      )
+        .argParser(initFlag)
+        .conflicts("resume"),
+    )
     .option("--batch-size <n>", `rows per step (${DEFAULTS.batch_size})`, positiveInteger)
     .option("--max-length <n>", "tokens per row at most; longer rows are cut", positiveInteger)
     .addOption(new Option("--schedule <name>", `learning rate over the run (${DEFAULTS.schedule})`).choices(SCHEDULES))
@@ -122,7 +145,11 @@ export const trainCommand = (io: Io) =>
       .digest("hex");
     if (saved) checkSameRun(saved, data_sha256, flags.data);
 
-    const peft = await wrap(base, ids, flags.model, saved, output);
+    const start = {
+      ...(flags.init ? { init: initPolicy(flags.init, ids, tokenizer) } : {}),
+      seed: flags.seed ?? DEFAULTS.seed,
+    };
+    const peft = await wrap(base, ids, flags.model, saved, output, start);
     const run = new FineTuning(
       peft,
       examples,
@@ -205,6 +232,7 @@ async function wrap(
   model: string,
   saved: SavedRun | null,
   output: Output,
+  start: Pick<AddAdapterOptions, "init" | "seed">,
 ): Promise<PeftModel<LanguageModel>> {
   const onWarning = ({ message }: { message: string }): void => output.note(message);
   if (!saved) {
@@ -213,7 +241,7 @@ async function wrap(
       task_type: kindOf(base) === "causal" ? "CAUSAL_LM" : null, // PEFT 0.21 fails on token rows with SEQ_2_SEQ_LM
       base_model_name_or_path: model,
     });
-    return getPeftModel(base, config, { onWarning });
+    return getPeftModel(base, config, { ...start, onWarning });
   }
   const peft = await PeftModel.fromPretrained(base, saved.dir, { isTrainable: true, onWarning });
   const before = tokensOf(peft.peftConfig["default"]!);
@@ -244,6 +272,8 @@ function recipeOf(flags: TrainFlags, before: Recipe | undefined, examples: numbe
     warmup_steps: flags.warmupSteps ?? before?.warmup_steps ?? DEFAULTS.warmup_steps,
     shuffle: flags.shuffle && (before?.shuffle ?? true),
     seed: flags.seed ?? before?.seed ?? DEFAULTS.seed,
+    row_updates: flags.rowUpdates ?? before?.row_updates ?? DEFAULTS.row_updates,
+    decay_toward: flags.decayToward ?? before?.decay_toward ?? DEFAULTS.decay_toward,
   };
 }
 
