@@ -15,6 +15,7 @@ export type { InitPolicy } from "./init.ts";
 export type { AdaptableModel } from "./adaptable.ts";
 export type { SetAdapterOptions } from "./adapters.ts";
 export { castAdapterDtype, deleteAdapter, injectAdapterInModel, setAdapter, setRequiresGrad } from "./inject.ts";
+export { type IsolationOptions, type IsolationRow, checkIsolation } from "./isolation.ts";
 export { TrainableTokensLayer } from "./layer.ts";
 export type { LoadOptions } from "./load.ts";
 export type { LoadReport } from "./loadChecks.ts";
