@@ -173,11 +173,11 @@ export class BertEncoder extends Module {
   }
 
   /** → the input of every layer and the output of the last, each [B, T, hidden]; only the last one unless `keepAll`. */
-  forward(x: Tensor, mask: Tensor, keepAll: boolean): Tensor[] {
+  forward(x: Tensor, { mask, through }: EncoderInputs, keepAll: boolean): Tensor[] {
     const states = [];
     for (const layer of this.layer) {
       if (keepAll) states.push(x);
-      x = layer.forward(x, mask);
+      x = through(x, (y) => layer.forward(y, mask));
     }
     return [...states, x];
   }
@@ -194,7 +194,7 @@ export class BertModel extends Module {
   }
 
   forward(inputs: EncoderInputs, keepAll: boolean): Tensor[] {
-    return this.encoder.forward(this.embeddings.forward(inputs), inputs.mask, keepAll);
+    return this.encoder.forward(this.embeddings.forward(inputs), inputs, keepAll);
   }
 }
 

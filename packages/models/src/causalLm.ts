@@ -1,4 +1,3 @@
-import { checkpoint } from "@neolog/autograd";
 import { ShapeError, type Tensor, crossEntropy, reshape, slice } from "@neolog/tensor";
 import { CausalDecoding, type Decoding, type Prompt } from "./decoding.ts";
 import { generate } from "./generate.ts";
@@ -14,7 +13,7 @@ import {
   toHostLike,
 } from "./inputs.ts";
 import type { KvCache } from "./kvCache.ts";
-import { type ModelOutput, PreTrainedModel } from "./preTrainedModel.ts";
+import { type ModelOutput, PreTrainedModel, type Through } from "./preTrainedModel.ts";
 
 /** What a causal language model reads; names and meaning as in transformers. */
 export interface ModelInputs {
@@ -51,26 +50,12 @@ export interface DecoderInputs {
   /** What a layer's queries may attend to, int32 [B | 1, 1, T, S]: all before them, or the last `window` positions. */
   readonly maskOf: (window: number | null) => Tensor;
   readonly cache: KvCache | undefined;
-  /** A block's result for x [B, T, hidden]. Blocks run through this: where the model recomputes them, it keeps x alone. */
-  readonly through: (x: Tensor, block: (x: Tensor) => Tensor) => Tensor;
+  readonly through: Through;
 }
 
 /** A decoder with a language-modelling head. */
 export abstract class CausalLM extends PreTrainedModel<ModelInputs, CausalLMOutput> {
-  #gradientCheckpointing = false;
-
   abstract override get headPath(): string;
-
-  /**
-   * Keep the input of each block alone for the gradient, and run the block again when its turn comes: memory of one block instead of
-   * all, for one more forward pass. Chen et al. 2016, https://arxiv.org/abs/1604.06174; off by default.
-   */
-  get gradientCheckpointing(): boolean {
-    return this.#gradientCheckpointing;
-  }
-  set gradientCheckpointing(on: boolean) {
-    this.#gradientCheckpointing = on;
-  }
 
   /** → logits [B, T, vocab] and, with labels, the loss. */
   forward(inputs: ModelInputs): CausalLMOutput {
@@ -124,7 +109,7 @@ export abstract class CausalLM extends PreTrainedModel<ModelInputs, CausalLMOutp
       positions: given ?? this.positionsOf(ids, past, mask),
       maskOf: causalMasks(ids, past, mask, starts),
       cache: past_key_values,
-      through: this.#gradientCheckpointing ? (x, block) => checkpoint(block, x) : (x, block) => block(x),
+      through: this.through,
     };
   }
 }

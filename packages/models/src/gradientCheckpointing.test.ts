@@ -1,34 +1,44 @@
 import { backward, noGrad } from "@neolog/autograd";
 import { stateDict } from "@neolog/nn";
-import { Scope, defaultBackend } from "@neolog/tensor";
+import { Scope, type Tensor, defaultBackend } from "@neolog/tensor";
 import { describe, expect, test } from "vitest";
 import { AutoModelForCausalLM } from "./autoModel.ts";
 import { KvCache } from "./kvCache.ts";
-import { DECODERS, TINY } from "./testing.ts";
+import type { ModelOutput, PreTrainedModel } from "./preTrainedModel.ts";
+import { ARCHITECTURES, fromConfig } from "./registry.ts";
+import { DECODERS, TINY, worstExcess } from "./testing.ts";
 
 const batch = {
   input_ids: [[1, 2, 3, 4, 5], [0, 0, 6, 7, 8]], // prettier-ignore
   attention_mask: [[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]], // prettier-ignore
   labels: [[1, 2, 3, 4, 5], [-100, -100, 6, 7, 8]], // prettier-ignore
 };
+type AnyModel = PreTrainedModel<object, ModelOutput & Record<string, Tensor | readonly Tensor[]>>;
 
-describe.each(DECODERS)("%s, blocks computed again", (type) => {
+describe.each(Object.keys(ARCHITECTURES))("%s, blocks computed again", (type) => {
   const build = (gradientCheckpointing: boolean) => {
-    const model = AutoModelForCausalLM.fromConfig(TINY[type]!, { seed: 5, std: 0.3 });
+    const model = fromConfig(TINY[type]!, { seed: 5, std: 0.3 }, (any) => any as AnyModel);
     model.gradientCheckpointing = gradientCheckpointing;
     for (const p of model.parameters()) p.requiresGrad = true;
     return model;
   };
 
-  test("gives the same loss, states and gradients, bit for bit", () => {
+  test("gives the same outputs, and the same gradients", () => {
     const [plain, again] = [false, true].map((on) => {
       const model = build(on);
-      const { loss, hidden_states } = model.forward({ ...batch, output_hidden_states: true });
-      const values = [loss!, ...hidden_states!].map((t) => [...t.dataSync()]);
-      backward(loss!);
-      return { values, gradients: [...stateDict(model)].map(([key, p]) => [key, p.grad!.dataSync()]) };
+      const output = model.forward({ ...batch, output_hidden_states: true });
+      const values = Object.entries(output).map(([key, t]) => [key, [t!].flat().map((x) => [...x.dataSync()])]);
+      backward(output.loss!);
+      return { values, gradients: [...stateDict(model)].map(([key, { grad }]) => ({ key, g: grad?.dataSync() })) };
     });
-    expect(again).toEqual(plain);
+    expect(again!.values).toEqual(plain!.values);
+    // the blocks of T5's decoder share the encoder's output: its gradient is summed in another order
+    const tolerance = type === "t5" ? { atol: 1e-7, rtol: 1e-5 } : { atol: 0 };
+    plain!.gradients.forEach(({ key, g }, i) => {
+      if (g) expect(worstExcess(again!.gradients[i]!.g!, g, tolerance), key).toBeLessThanOrEqual(0);
+      else expect(again!.gradients[i]!.g, key).toBeUndefined();
+    });
+    expect(plain!.gradients.some(({ g }) => g !== undefined)).toBe(true);
   });
 
   test("keeps less of the forward pass", () => {
@@ -41,16 +51,17 @@ describe.each(DECODERS)("%s, blocks computed again", (type) => {
     };
     expect(kept(true)).toBeLessThan(kept(false) / 2);
   });
+});
 
-  test("decodes with a cache as ever", () => {
-    const [plain, again] = [false, true].map((on) =>
-      noGrad(() => {
-        const model = build(on);
-        const past_key_values = new KvCache();
-        model.forward({ input_ids: [[1, 2, 3]], past_key_values });
-        return [...model.forward({ input_ids: [[4, 5]], past_key_values }).logits.dataSync()];
-      }),
-    );
-    expect(again).toEqual(plain);
-  });
+test.each(DECODERS)("%s decodes with a cache as ever", (type) => {
+  const [plain, again] = [false, true].map((on) =>
+    noGrad(() => {
+      const model = AutoModelForCausalLM.fromConfig(TINY[type]!, { seed: 5, std: 0.3 });
+      model.gradientCheckpointing = on;
+      const past_key_values = new KvCache();
+      model.forward({ input_ids: [[1, 2, 3]], past_key_values });
+      return [...model.forward({ input_ids: [[4, 5]], past_key_values }).logits.dataSync()];
+    }),
+  );
+  expect(again).toEqual(plain);
 });

@@ -1,6 +1,6 @@
 import { type Tensor, crossEntropy, intTensor, reshape } from "@neolog/tensor";
 import { type HostMatrix, type IdMatrix, defaultPositions, paddingMask, toHost, toHostLike } from "./inputs.ts";
-import { type ModelOutput, PreTrainedModel } from "./preTrainedModel.ts";
+import { type ModelOutput, PreTrainedModel, type Through } from "./preTrainedModel.ts";
 
 /** What a masked language model reads; names and meaning as in transformers. */
 export interface MaskedLMInputs {
@@ -32,6 +32,7 @@ export interface EncoderInputs {
   readonly positions: Int32Array;
   /** int32 [B | 1, 1, 1, T] */
   readonly mask: Tensor;
+  readonly through: Through;
 }
 
 /** A bidirectional encoder with a head that says which token stood at each position. */
@@ -40,7 +41,7 @@ export abstract class MaskedLM extends PreTrainedModel<MaskedLMInputs, MaskedLMO
 
   /** → logits [B, T, vocab] and, with labels, the loss: position t predicts label t. */
   forward({ labels, output_hidden_states = false, ...inputs }: MaskedLMInputs): MaskedLMOutput {
-    const encoder = encoderInputs(inputs);
+    const encoder = { ...encoderInputs(inputs), through: this.through };
     const { rows, columns } = encoder.ids;
     const hidden_states = this.hiddenStates(encoder, output_hidden_states);
     const logits = this.unembed(hidden_states.at(-1)!);
@@ -60,7 +61,12 @@ export abstract class MaskedLM extends PreTrainedModel<MaskedLMInputs, MaskedLMO
   protected abstract unembed(x: Tensor): Tensor;
 }
 
-function encoderInputs({ input_ids, attention_mask, token_type_ids, position_ids }: MaskedLMInputs): EncoderInputs {
+function encoderInputs({
+  input_ids,
+  attention_mask,
+  token_type_ids,
+  position_ids,
+}: MaskedLMInputs): Omit<EncoderInputs, "through"> {
   const ids = toHost("input_ids", input_ids);
   const { rows, columns } = ids;
   return {

@@ -1,3 +1,4 @@
+import { checkpoint } from "@neolog/autograd";
 import type { FolderTarget } from "@neolog/checkpoint";
 import { Module } from "@neolog/nn";
 import type { Tensor } from "@neolog/tensor";
@@ -14,10 +15,14 @@ export interface ModelOutput {
   readonly loss: Tensor | null;
 }
 
+/** A block's result for x [B, T, hidden]. Blocks run through this: where the model computes them again, it keeps x alone. */
+export type Through = (x: Tensor, block: (x: Tensor) => Tensor) => Tensor;
+
 /** A model built from config.json and named like its checkpoint: decoder, encoder or both. */
 export abstract class PreTrainedModel<Inputs = never, Output extends ModelOutput = ModelOutput> extends Module {
   #config: PretrainedConfig;
   #generationConfig: GenerationConfig | null = null;
+  #gradientCheckpointing = false;
 
   constructor(config: PretrainedConfig) {
     super();
@@ -56,6 +61,21 @@ export abstract class PreTrainedModel<Inputs = never, Output extends ModelOutput
   }
   set generationConfig(config: GenerationConfig | null) {
     this.#generationConfig = config;
+  }
+
+  /**
+   * Keep the input of each block alone for the gradient, and run the block again when its turn comes: memory of one block instead of
+   * all, for one more forward pass. Chen et al. 2016, https://arxiv.org/abs/1604.06174; off by default.
+   */
+  get gradientCheckpointing(): boolean {
+    return this.#gradientCheckpointing;
+  }
+  set gradientCheckpointing(on: boolean) {
+    this.#gradientCheckpointing = on;
+  }
+
+  protected get through(): Through {
+    return this.#gradientCheckpointing ? (x, block) => checkpoint(block, x) : (x, block) => block(x);
   }
 
   /** Grows or shrinks table and head to n rows; new rows are the mean of the old ones. */

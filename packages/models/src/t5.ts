@@ -23,6 +23,7 @@ import {
 } from "./config.ts";
 import type { EncoderDecoderCache, KeyValue } from "./encoderDecoderCache.ts";
 import type { HostMatrix } from "./inputs.ts";
+import type { Through } from "./preTrainedModel.ts";
 import { type Seq2SeqDecoderInputs, Seq2SeqLM } from "./seq2SeqLm.ts";
 import type { TokenEmbedding, TokenHead, TokenLookup } from "./tokenModules.ts";
 
@@ -273,6 +274,8 @@ interface Shared {
   readonly cache: EncoderDecoderCache | undefined;
 }
 
+type StackInputs = Omit<Shared, "bias"> & { readonly through: Through };
+
 /** Self-attention, in the decoder cross-attention, feed-forward: the checkpoint counts them as layers. */
 export class T5Block extends Module {
   readonly layer: readonly (T5LayerSelfAttention | T5LayerCrossAttention | T5LayerFF)[];
@@ -307,15 +310,17 @@ export class T5Stack extends Module {
   }
 
   /** → the input of every block and the normed output, each [B, T, d_model]; only the last one unless `keepAll`. */
-  forward(ids: HostMatrix, { mask, cross, cache }: Omit<Shared, "bias">, keepAll: boolean): Tensor[] {
+  forward(ids: HostMatrix, { through, ...given }: StackInputs, keepAll: boolean): Tensor[] {
+    const { cross, cache } = given;
     const { SelfAttention } = this.block[0]!.layer[0] as T5LayerSelfAttention;
     const bias = SelfAttention.positionBias(ids.columns, cache?.length ?? 0, cross === null);
     const tokens = this.embed_tokens.forward(ids.values);
     let x = reshape(tokens, [ids.rows, ids.columns, tokens.shape[1]!]);
+    const shared = { ...given, bias };
     const states = [];
     for (const block of this.block) {
       if (keepAll) states.push(x);
-      x = block.forward(x, { mask, bias, cross, cache });
+      x = through(x, (y) => block.forward(y, shared));
     }
     return [...states, this.final_layer_norm.forward(x)];
   }
@@ -366,10 +371,10 @@ export class T5ForConditionalGeneration extends Seq2SeqLM {
   }
 
   protected encode(ids: HostMatrix, mask: Tensor, keepAll: boolean): Tensor[] {
-    return this.encoder.forward(ids, { mask, cross: null, cache: undefined }, keepAll);
+    return this.encoder.forward(ids, { mask, cross: null, cache: undefined, through: this.through }, keepAll);
   }
   protected decode({ ids, mask, cache, ...cross }: Seq2SeqDecoderInputs, keepAll: boolean): Tensor[] {
-    return this.decoder.forward(ids, { mask, cross, cache }, keepAll);
+    return this.decoder.forward(ids, { mask, cross, cache, through: this.through }, keepAll);
   }
   protected unembed(x: Tensor): Tensor {
     const { outputScale } = this.#parsed;
