@@ -1,10 +1,10 @@
-import { mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { CheckpointError, type StoredTensor, openFolder, readBytes, writeSafetensors } from "@neolog/checkpoint";
 import { StateDictError, stateDict } from "@neolog/nn";
 import { Scope, defaultBackend, openBackend, setDefaultBackend } from "@neolog/tensor";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { AutoModelForCausalLM } from "./autoModel.ts";
 import { ModelConfigError } from "./config.ts";
 import { ARCHITECTURES } from "./registry.ts";
@@ -70,6 +70,21 @@ describe("saving and loading", () => {
     await expect(again.savePretrained(dir, { maxShardSize: "5 apples" })).rejects.toThrow(
       'maxShardSize: must be a number of bytes or a text such as "500MB" or "5GB", got 5 apples',
     );
+  });
+
+  test("a model of the Hugging Face cache is found by its name and revision", async () => {
+    const commit = "0123456789abcdef0123456789abcdef01234567";
+    const repository = join(dir, "models--org--tiny");
+    await fromConfig(TINY_LLAMA, { seed: 1 }).savePretrained(join(repository, "snapshots", commit));
+    await mkdir(join(repository, "refs"), { recursive: true });
+    await writeFile(join(repository, "refs", "v1"), commit);
+    vi.stubEnv("HF_HUB_CACHE", dir);
+    try {
+      expect((await fromPretrained("org/tiny", { revision: "v1" })).config.model_type).toBe("llama");
+      await expect(fromPretrained("org/tiny")).rejects.toThrow('"neolog download org/tiny" fetches it');
+    } finally {
+      vi.unstubAllEnvs();
+    }
   });
 
   test("nothing but the model's files lies in the folder", async () => {
