@@ -1,7 +1,7 @@
 import { type PeftConfig, tokensOf } from "./registry.ts";
 
-/** The README.md of an adapter folder, with the front matter that PEFT writes. */
-export function readmeCard(config: PeftConfig): string {
+/** The README.md of an adapter folder, with the front matter that PEFT writes. `isOneSided`: rows hold on one side of a tie. */
+export function readmeCard(config: PeftConfig, isOneSided = false): string {
   const { base_model_name_or_path, task_type } = config;
   const base = base_model_name_or_path;
   const rows = tokensOf(config).length;
@@ -21,6 +21,11 @@ export function readmeCard(config: PeftConfig): string {
     "---",
     "",
     `${what}${base === null ? "" : ` of ${base}`}, trained by Neolog.`,
+    ...(isOneSided
+      ? [
+          "The rows hold on one side of a tied embedding: PEFT must not merge them, since it would change the other side too.",
+        ]
+      : []),
     "Load it with `PeftModel.from_pretrained` in Python or TypeScript.",
     "",
   ];

@@ -43,5 +43,6 @@ export {
   setPeftModelStateDict,
 } from "./stateDict.ts";
 export type { LayerStatus, ModelStatus } from "./status.ts";
+export { type RestoreOptions, type TrainingState, loadTrainingState } from "./trainingState.ts";
 export { addTokens, trimVocabulary } from "./vocabulary.ts";
 export * from "./warnings.ts";

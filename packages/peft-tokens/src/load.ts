@@ -4,6 +4,8 @@ import type { Adapters } from "./adapters.ts";
 import { applyRequiresGrad } from "./flags.ts";
 import { PREFIX, fileTensors } from "./keys.ts";
 import { type LoadReport, checkCopiesAgree, checkFinite, checkKeys } from "./loadChecks.ts";
+import { asOneSided } from "./oneSided.ts";
+import { readSide } from "./trainingState.ts";
 import { type AdapterFile, readConfig, readTensors } from "./readFolder.ts";
 import { type PeftConfig, type Placement, planAdapter, tokensOf } from "./registry.ts";
 import { WholeTables, vocabSizeOf } from "./tables.ts";
@@ -37,11 +39,20 @@ export async function loadAdapterFiles(
   const { onWarning } = adapters;
   const { strict = true, subfolder, autocastAdapterDtype = true } = options;
   adapters.checkNew(name);
-  const config = options.config ?? (await readConfig(source, subfolder, onWarning));
-  const file = await readTensors(source, subfolder, options.keyMapping);
+  const given = {
+    config: options.config ?? (await readConfig(source, subfolder, onWarning)),
+    file: await readTensors(source, subfolder, options.keyMapping),
+  };
+  const side = await readSide(source, subfolder);
+  const { config, file } = side ? asOneSided(adapters, side, given.config, given.file) : given;
   const rows = vocabSizeOf(adapters);
   const vocabSize = options.resize && rows !== null ? rowsNeeded(rows, config, file) : undefined;
-  const adding = { autocastAdapterDtype, vocabSize, ...(strict ? {} : { onUnmatched: onWarning }) };
+  const adding = {
+    autocastAdapterDtype,
+    vocabSize,
+    ...(side ? { sides: side } : {}),
+    ...(strict ? {} : { onUnmatched: onWarning }),
+  };
   const { placements } = planAdapter(adapters, name, config, adding);
   const tables = new WholeTables(adapters, placements, file);
   tables.check(vocabSize ?? rows ?? 0);

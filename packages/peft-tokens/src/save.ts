@@ -12,14 +12,18 @@ import { configValue } from "./adaptable.ts";
 import type { Adapters } from "./adapters.ts";
 import { readmeCard } from "./card.ts";
 import { CONFIG_FILE, PREFIX, TENSOR_FILE, fileTensors } from "./keys.ts";
+import { oneSidedFiles, oneSidedPlace } from "./oneSided.ts";
 import { type PeftConfig, tokensOf } from "./registry.ts";
 import { lostRows, storedTables } from "./tables.ts";
+import { type TrainingState, trainingStateFiles } from "./trainingState.ts";
 
 export interface SaveOptions {
   /** All adapters by default. */
   readonly selectedAdapters?: readonly string[];
   /** Whole tables too: always, never, or when rows that a resize added are in no adapter ("auto", the default). */
   readonly saveEmbeddingLayers?: boolean | "auto";
+  /** Write what training needs to go on to the same bits beside each adapter; see loadTrainingState. */
+  readonly trainingState?: TrainingState;
 }
 
 /** Writes the named adapters; see PeftModel.savePretrained. */
@@ -31,14 +35,23 @@ export async function saveAdapters(
 ): Promise<void> {
   const files = new Map<string, Uint8Array | string>();
   const folderOf = (name: string): string => (name === "default" ? "" : `${name}/`);
-  for (const name of names)
-    files.set(`${folderOf(name)}${TENSOR_FILE}`, writeSafetensors(await tensorFile(adapters, name, options)));
-  files.set("README.md", readmeCard(adapters.known(names[0]!).config));
-  for (const name of names)
-    files.set(
-      `${folderOf(name)}${CONFIG_FILE}`,
-      stringifyPythonJson(configFile(adapters, adapters.known(name).config)),
-    );
+  const configs = new Map<string, string>();
+  for (const name of names) {
+    const folder = folderOf(name);
+    const oneSided = oneSidedPlace(adapters, name);
+    const { config, tensors } = oneSided
+      ? await oneSidedFiles(adapters, name, oneSided)
+      : { config: adapters.known(name).config, tensors: await tensorFile(adapters, name, options) };
+    const keys = oneSided ? new Map([...tensors].map(([key, t]) => [PREFIX + key, t])) : tensors;
+    files.set(`${folder}${TENSOR_FILE}`, writeSafetensors(keys));
+    configs.set(`${folder}${CONFIG_FILE}`, stringifyPythonJson(configFile(adapters, config)));
+    if (!options.trainingState) continue;
+    for (const [file, content] of await trainingStateFiles(adapters, name, options.trainingState))
+      files.set(`${folder}${file}`, content);
+  }
+  const isOneSided = oneSidedPlace(adapters, names[0]!) !== null;
+  files.set("README.md", readmeCard(adapters.known(names[0]!).config, isOneSided));
+  for (const [file, text] of configs) files.set(file, text);
   await writeFolder(target, files);
 }
 
