@@ -1,6 +1,6 @@
 import cliProgress from "cli-progress";
 import { type Io, widthOf } from "./io.ts";
-import { bytes } from "./text.ts";
+import { bytes, clip } from "./text.ts";
 
 export interface Progress {
   /** `done` of the total, and what to show beside it. */
@@ -20,9 +20,12 @@ export function progressBar(io: Io, label: string, total: number, unit: "count" 
 }
 
 function terminalBar(io: Io, label: string, total: number, shown: (amount: number) => string): Progress {
+  const width = widthOf(io.stderr);
+  const barsize = Math.max(10, Math.min(40, width - label.length - 40));
+  const room = width - label.length - barsize - 2 * shown(total).length - 6; // a wrapped bar cannot be drawn over
   const bar = new cliProgress.SingleBar({
     format: `${label} {bar} {done}/${shown(total)}  {detail}`,
-    barsize: Math.max(10, Math.min(40, widthOf(io.stderr) - label.length - 40)),
+    barsize,
     stream: io.stderr as NodeJS.WriteStream,
     hideCursor: true,
     clearOnComplete: true,
@@ -32,7 +35,7 @@ function terminalBar(io: Io, label: string, total: number, shown: (amount: numbe
   });
   bar.start(total, 0, { done: shown(0), detail: "" });
   return {
-    update: (done, detail = "") => bar.update(done, { done: shown(done), detail }),
+    update: (done, detail = "") => bar.update(done, { done: shown(done), detail: clip(detail, room) }),
     stop: () => bar.stop(),
   };
 }
