@@ -31,7 +31,7 @@ export async function refuses(real: Real, code: string, run: () => unknown): Pro
 }
 
 const NAMES = ["default", "b", "c", "d"];
-const IDS = [[1, 2], [2, 5], [7], [0, 8, 3], [4, 7]];
+export const IDS = [[1, 2], [2, 5], [7], [0, 8, 3], [4, 7]];
 const BAD_IDS: readonly (readonly [readonly number[], string])[] = [
   [[], "INDICES_EMPTY"],
   [[9], "INDEX_RANGE"],
@@ -41,8 +41,8 @@ const BAD_IDS: readonly (readonly [readonly number[], string])[] = [
 ];
 const TARGETS: readonly Where[] = ["embedding", "embedding", "embedding", "both", "head", "second", "all"];
 
-const name = fc.constantFrom(...NAMES);
-const names = fc.uniqueArray(name, { maxLength: 3 });
+export const name = fc.constantFrom(...NAMES);
+export const names = fc.uniqueArray(name, { maxLength: 3 });
 /** Three of four lists of names are cut down to what is possible, so that sequences get somewhere. */
 const fits = fc.integer({ min: 0, max: 3 }).map((n) => n > 0);
 const often = fc.boolean();
@@ -308,10 +308,13 @@ const save = fc.constant(
       const file = own.get("adapter_model.safetensors")!;
       const header = 8 + Number(new DataView(file.buffer, file.byteOffset).getBigUint64(0, true));
       expect(file.byteLength, "P-18").toBe(header + 4 * HIDDEN * ids.length * copies);
-      saved.set(name, { files: own, adapter: { ids, rows, tied: dense.tied } });
+      saved.set(name, { files: own, adapter: { ids, rows, tied: dense.tied }, places: placesOf(peft, name) });
     }
   }),
 );
+
+const placesOf = (peft: PeftModel, name: string): string =>
+  [...peft.layers()].flatMap(([path, layer]) => (layer.has(name) ? [path] : [])).join();
 
 const fileOf = (name: string, file: string, bytes: Uint8Array): [string, Uint8Array][] => {
   if (name === "default") return file.includes("/") ? [] : [[file, bytes]];

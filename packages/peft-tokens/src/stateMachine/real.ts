@@ -21,7 +21,7 @@ const PATHS: Sides<string> = { input: "embed_tokens", second: "second", output: 
 export class Real {
   readonly dense: Dense;
   /** What the last save of each adapter wrote, and what it held. */
-  readonly saved = new Map<string, { readonly files: Map<string, Uint8Array>; readonly adapter: SavedAdapter }>();
+  readonly saved = new Map<string, Saved>();
   base: CausalLM;
   peft: PeftModel;
   readonly #twin = new Tiny(false);
@@ -107,7 +107,13 @@ export class Real {
   }
 }
 
-export interface SavedAdapter {
+export interface Saved {
+  readonly files: Map<string, Uint8Array>;
+  readonly adapter: SavedAdapter;
+  /** Paths of the modules with its rows. */
+  readonly places: string;
+}
+interface SavedAdapter {
   readonly ids: readonly number[];
   readonly rows: Partial<Record<Side, Float32Array>>;
   /** The base it was saved from had a tied head. */
