@@ -116,11 +116,11 @@ function edit(
 ): void {
   const entry = adapters.known(name);
   const layers = [...adapters.tokenLayers().values()].filter((layer) => layer.has(name));
-  const { effective } = adapters.state;
-  if (effective.includes(name)) {
+  const { chosen } = adapters.state;
+  if (chosen.includes(name)) {
     const changed = (layer: TrainableTokensLayer, other: string): readonly number[] =>
       other === name ? change([...layer.indicesOf(name)]) : [...layer.indicesOf(other)];
-    checkOverlap(adapters, effective, adapters.sharing, changed);
+    checkOverlap(adapters, chosen, adapters.sharing, changed);
   }
   const config = withTokens(entry.config, change);
   const replaced = new Map<Tensor, Tensor>();

@@ -77,6 +77,11 @@ export class EffectiveSet {
     }
   }
 
+  /** Merged adapters, then active ones: whose effect shows, or will once they are enabled. */
+  get chosen(): readonly string[] {
+    return [...new Set([...this.merged, ...this.active])];
+  }
+
   /** Adapters whose effect shows: merged ones, then active ones. */
   get effective(): readonly string[] {
     if (this.#call) return this.#call.effective;

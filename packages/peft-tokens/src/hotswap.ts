@@ -28,10 +28,10 @@ export async function hotswapAdapter(
     adapters.known(name); // it may be gone or merged since
     checkUnmerged(adapters, "hotswapAdapter", name);
     checkSameModules(adapters, name, incoming);
-    const { effective, active, overlap } = adapters.state;
-    if (effective.includes(name)) {
+    const { chosen, active, overlap } = adapters.state;
+    if (chosen.includes(name)) {
       const renamed = (names: readonly string[]): string[] => names.map((n) => (n === name ? incoming : n));
-      checkOverlap(adapters, renamed(effective), overlap === "error" ? [] : renamed(active));
+      checkOverlap(adapters, renamed(chosen), overlap === "error" ? [] : renamed(active));
     }
   } catch (error) {
     adapters.detach(incoming);

@@ -15,7 +15,7 @@ function wouldOverlap(dense: Dense, adapter: string, ids: readonly number[]): bo
   const before = own.ids;
   own.ids = ids;
   const counts = [...new Set([...dense.merged, ...dense.active])];
-  const overlaps = dense.enabled && counts.includes(adapter) && dense.overlaps(counts);
+  const overlaps = counts.includes(adapter) && dense.overlaps(counts);
   own.ids = before;
   return overlaps;
 }
