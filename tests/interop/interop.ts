@@ -98,6 +98,17 @@ async function write(name: string, base: string, inputs: ModelInputs, ids: reado
   const headOnly = await single("head alone", { target_modules: "lm_head" }, 3);
   const trained = await single("trained", {}, 5);
 
+  if (trained.getBaseModel().tiedPaths.length > 0) {
+    for (const sides of ["input", "output"] as const) {
+      const config = new TrainableTokensConfig({ token_indices: ids, task_type: "CAUSAL_LM" });
+      const peft = getPeftModel(await load(), config, { ...silent, sides });
+      train(peft, inputs, 5);
+      await peft.savePretrained(folder(sides));
+      const adapters = [["default", folder(sides)]] as const;
+      await record(peft, { name: `${name}: ${sides} side of the tie`, base, adapters, active: ["default"], inputs });
+    }
+  }
+
   const others = [...Array(20).keys()].filter((id) => !ids.includes(id));
   trained.addAdapter("second", new TrainableTokensConfig({ token_indices: [ids[1]!, ...others.slice(0, 2)] }));
   trained.addAdapter("third", new TrainableTokensConfig({ token_indices: others.slice(2, 4).toReversed() }));

@@ -5,6 +5,7 @@ import { EffectiveSet, type OverlapPolicy } from "./effective.ts";
 import { AdapterError, ConfigError } from "./errors.ts";
 import { applyRequiresGrad } from "./flags.ts";
 import { TrainableTokensLayer } from "./layer.ts";
+import type { InitPolicy } from "./init.ts";
 import { checkOverlap, overlapOf } from "./overlap.ts";
 import { type AddAdapterOptions, type PeftConfig, planAdapter } from "./registry.ts";
 import { unmerge } from "./merge.ts";
@@ -23,6 +24,8 @@ export interface Adapter {
   config: PeftConfig;
   /** As set; in effect only while adapters are enabled. */
   requiresGrad: boolean;
+  /** How its token rows started, where that was asked for in code. */
+  readonly init?: { readonly policy: InitPolicy; readonly seed: number };
   /** Biases of the base that train with it, by the paths of their modules. */
   readonly biases?: ReadonlyMap<string, Tensor>;
 }
@@ -107,7 +110,8 @@ export class Adapters {
       throw error;
     }
     const { config: resolved, biases } = plan;
-    this.entries.set(name, { config: resolved, requiresGrad: false, ...(biases ? { biases } : {}) });
+    const init = options.init === undefined ? {} : { init: { policy: options.init, seed: options.seed ?? 0 } };
+    this.entries.set(name, { config: resolved, requiresGrad: false, ...init, ...(biases ? { biases } : {}) });
     applyRequiresGrad(this);
   }
 

@@ -130,7 +130,9 @@ function checkShares(adapters: Adapters, where: string, shares: readonly Share[]
 }
 
 /** Rows of one side stay there. */
-function sidesOf({ tokenLayers }: Adapters, [share]: readonly Share[]): { readonly sides?: Sides } {
+function sidesOf(adapters: Adapters, [share]: readonly Share[]): { readonly sides?: Sides } {
+  const { tokenLayers } = adapters;
+  if (adapters.known(share!.name).config.peft_type === "LORA") return {};
   const layer = [...tokenLayers().values()].find((each) => each.has(share!.name));
   return layer ? { sides: layer.sidesOf(share!.name) } : {};
 }

@@ -1,7 +1,13 @@
 import { setDefaultBackend } from "@neolog/tensor";
 import { computingBackends } from "@neolog/tensor/testing";
 import { beforeAll, describe, expect, test } from "vitest";
-import { type InitPolicy, TrainableTokensConfig, type TrainableTokensLayer, getPeftModel } from "./index.ts";
+import {
+  type InitPolicy,
+  LoraConfig,
+  TrainableTokensConfig,
+  type TrainableTokensLayer,
+  getPeftModel,
+} from "./index.ts";
 import { initialRows } from "./init.ts";
 import { caught, listener, logitsOf, makeBase, setRows } from "./testing.ts";
 
@@ -41,6 +47,17 @@ describe.each(await computingBackends())("9.8 how rows start in a model, on $tit
       expect(peft.peftConfig["default"]).toMatchObject({ init_weights: init === "original" });
     },
   );
+
+  test("token rows beside LoRA start by a policy too; sides are the lists' business there", async () => {
+    const lora = new LoraConfig({ r: 2, target_modules: ["q_proj"], trainable_token_indices: IDS });
+    const peft = getPeftModel(makeBase("llama"), lora, { init: "mean" });
+    const plain = getPeftModel(makeBase("llama"), config(), { init: "mean" });
+    const rows = (model: typeof peft) => [...model.layers().values()][0]!.trainable_tokens_delta["default"]!.dataSync();
+    expect(rows(peft)).toEqual(rows(plain));
+    const error = await caught(() => getPeftModel(makeBase("llama tied"), lora, { sides: "input" }));
+    expect(error).toMatchObject({ name: "ConfigError", code: "UNSUPPORTED" });
+    expect(error.message).toContain("name the head alone, or both ends with different lists");
+  });
 
   test("nothing that is merged leaks into the rows of another adapter", async () => {
     const peft = getPeftModel(makeBase("llama tied"), config([2, 9]));

@@ -92,6 +92,14 @@ describe.each(await computingBackends())("9.15 training that was saved, on $titl
     expect(values(peft)).toEqual(values(through));
   });
 
+  test("says how the rows started", async () => {
+    const peft = getPeftModel(makeBase("llama"), rows, { init: { kind: "copy", from: [2, 3, 5] }, seed: 4 });
+    const files = new Map<string, Uint8Array>();
+    await peft.savePretrained(files, { trainingState: {} });
+    const state = JSON.parse(new TextDecoder().decode(files.get("training_state.json"))) as object;
+    expect(state).toMatchObject({ init: { policy: { kind: "copy", from: [2, 3, 5] }, seed: 4 }, requires_grad: true });
+  });
+
   test("removing it changes no output; flags come back with it", async () => {
     const peft = getPeftModel(makeBase("llama"), rows);
     train(peft, adamw(peft, {}), 0, 2);

@@ -45,6 +45,7 @@ export async function trainingStateFiles(
     training,
     dropout: { seed: dropout.seed, counter: dropout.counter },
     sides: oneSidedPlace(adapters, name)?.side ?? null,
+    init: adapters.known(name).init ?? null,
     progress,
   };
   const moments: [string, StoredTensor][] = [];

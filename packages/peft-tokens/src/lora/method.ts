@@ -1,5 +1,6 @@
 import { type AdapterLayer } from "../adapterLayer.ts";
 import type { Adapters } from "../adapters.ts";
+import type { Sides } from "../effective.ts";
 import { AdapterError, ConfigError } from "../errors.ts";
 import { TrainableTokensLayer } from "../layer.ts";
 import type { AdapterMethod, Placement } from "../registry.ts";
@@ -33,6 +34,7 @@ export const lora: AdapterMethod<LoraConfig> = {
   plan(adapters, name, config, options) {
     const { root, onWarning } = adapters;
     checkBias(adapters, config);
+    checkNoSides(options.sides);
     const full = fullModules(adapters, config);
     const rows = tokenPlaces(adapters, config);
     const targets = loraTargets(root, config, full, onWarning);
@@ -41,7 +43,7 @@ export const lora: AdapterMethod<LoraConfig> = {
     checkPatterns(targets, config, onWarning);
     const autocastAdapterDtype = options.autocastAdapterDtype ?? true;
     const seed = options.seed ?? 0;
-    const init = { init_weights: true, autocastAdapterDtype, seed };
+    const init = { init_weights: true, policy: options.init, autocastAdapterDtype, seed, onWarning };
     const placements: Placement[] = [
       ...rows.map(({ path, ids, sides }) =>
         tokenPlacement(adapters, name, path, ids, { ...init, sides }, { nested: true, vocabSize: options.vocabSize }),
@@ -74,6 +76,13 @@ function resolved(adapters: Adapters, config: LoraConfig, targets: readonly stri
   }
   const names = namedTargets(root, config);
   return config.with({ fan_in_fan_out, target_modules: typeof names === "string" ? names : names.toSorted() });
+}
+
+/** The file of LoRA with token rows says by its lists on which side they hold. */
+function checkNoSides(sides: Sides = "both"): void {
+  if (sides === "both") return;
+  const message = `sides: rows beside LoRA hold where trainable_token_indices names their module, got "${sides}"; name the head alone, or both ends with different lists`;
+  throw new ConfigError("UNSUPPORTED", message, { sides });
 }
 
 function checkBias({ entries }: Adapters, { bias }: LoraConfig): void {
