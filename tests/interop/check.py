@@ -44,8 +44,11 @@ def saved_differently(model, adapters):
                         a, b = json.load(a), json.load(b)
                     b["base_model_name_or_path"] = a["base_model_name_or_path"]  # PEFT fills in where the base was
                     for config in (a, b):  # a list is a set to PEFT
-                        if isinstance(config["target_modules"], list):
-                            config["target_modules"] = sorted(config["target_modules"])
+                        for key in ("target_modules", "exclude_modules"):
+                            if isinstance(config.get(key), list):
+                                config[key] = sorted(config[key])
+                    if isinstance(a["target_modules"], list) and len(a["target_modules"]) >= 20:
+                        b["target_modules"] = a["target_modules"]  # PEFT shortens long lists to unambiguous endings
                     found += [f"{name}/{file}: {key}" for key in {**a, **b} if a.get(key) != b.get(key)]
                 else:
                     with open(ours, "rb") as a, open(again, "rb") as b:

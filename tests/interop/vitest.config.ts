@@ -3,5 +3,5 @@ import shared from "../../vitest.config.ts";
 
 export default {
   ...mergeConfig(shared, {}),
-  test: { include: ["tests/interop/interop.ts", "tests/interop/tokenizers.ts"] },
+  test: { include: ["interop", "lora", "tokenizers"].map((name) => `tests/interop/${name}.ts`) },
 };

@@ -1,6 +1,7 @@
 import { CheckpointError, type FolderSource, type StoredTensor, toTensor } from "@neolog/checkpoint";
-import { assign, formatShape, sameShape } from "@neolog/tensor";
+import { Scope, assign, formatShape, sameShape } from "@neolog/tensor";
 import type { Adapters } from "./adapters.ts";
+import { atomically } from "./atomically.ts";
 import { applyRequiresGrad } from "./flags.ts";
 import { PREFIX, fileTensors } from "./keys.ts";
 import { type LoadReport, checkCopiesAgree, checkFinite, checkKeys } from "./loadChecks.ts";
@@ -54,19 +55,23 @@ export async function loadAdapterFiles(
     ...(strict ? {} : { onUnmatched: onWarning }),
   };
   const { placements } = planAdapter(adapters, name, config, adding);
-  const tables = new WholeTables(adapters, placements, file);
+  using tables = new WholeTables(adapters, placements, file);
   tables.check(vocabSize ?? rows ?? 0);
   const { found, report } = match(placements, tables, file, options, adapters);
   checkKeys(file, report, strict, onWarning);
 
-  if (vocabSize !== undefined && vocabSize > rows!) {
-    growVocabulary(adapters.root, vocabSize);
-    const message = `loadAdapter: the embedding grew from ${rows} to ${vocabSize} rows; those that no adapter has are the mean of the others`;
-    adapters.warn("TABLE_GROWN", message);
-  }
-  tables.replace();
-  adapters.add(name, config, { ...adding, onUnmatched: strict ? undefined : () => {} });
-  fill(adapters, name, found);
+  atomically((undo) => {
+    if (vocabSize !== undefined && vocabSize > rows!) {
+      undo(() => growVocabulary(adapters.root, rows!));
+      growVocabulary(adapters.root, vocabSize);
+      const message = `loadAdapter: the embedding grew from ${rows} to ${vocabSize} rows; those that no adapter has are the mean of the others`;
+      adapters.warn("TABLE_GROWN", message);
+    }
+    tables.replace(undo);
+    undo(() => forget(adapters, name));
+    adapters.add(name, config, { ...adding, onUnmatched: strict ? undefined : () => {} });
+    fill(adapters, name, found);
+  });
   adapters.known(name).requiresGrad = options.isTrainable ?? false;
   applyRequiresGrad(adapters);
   return report;
@@ -122,18 +127,14 @@ function match(
   return { found, report: { missingKeys, mismatchedKeys, unexpectedKeys: [...file.foreign, ...strangers] } };
 }
 
-/** Copies values into the tensors of a new adapter; takes it away again where that fails. */
+/** Copies values into the tensors of a new adapter. */
 function fill(adapters: Adapters, name: string, found: ReadonlyMap<string, StoredTensor>): void {
-  try {
-    const own = fileTensors(adapters, name);
-    for (const [key, stored] of found) {
-      const t = toTensor(stored, { name: key });
-      assign(own.get(key)!, t);
-      t.dispose();
-    }
-  } catch (error) {
-    adapters.detach(name);
-    adapters.entries.delete(name);
-    throw error;
-  }
+  using _stored = new Scope();
+  const own = fileTensors(adapters, name);
+  for (const [key, stored] of found) assign(own.get(key)!, toTensor(stored, { name: key }));
+}
+
+function forget(adapters: Adapters, name: string): void {
+  adapters.detach(name);
+  adapters.entries.delete(name);
 }

@@ -1,7 +1,8 @@
 import { CheckpointError, type StoredTensor, fromTensor, toTensor } from "@neolog/checkpoint";
 import { loadedVocabSize } from "@neolog/models";
-import { assign, cast, formatShape, sameShape } from "@neolog/tensor";
+import { Scope, type Tensor, assign, formatShape, sameShape } from "@neolog/tensor";
 import { configValue } from "./adaptable.ts";
+import { copyOf } from "./copyOf.ts";
 import type { Adapters } from "./adapters.ts";
 import { checkCopiesAgree, checkFloats } from "./loadChecks.ts";
 import { tableKey } from "./keys.ts";
@@ -11,11 +12,12 @@ import { tiesOf } from "./ties.ts";
 import { weightAt } from "./wrap.ts";
 
 /** Whole embedding tables that an adapter's file may hold beside the rows. */
-export class WholeTables {
+export class WholeTables implements Disposable {
   /** Key → module whose table it is. */
   readonly places = new Map<string, string>();
   readonly #adapters: Adapters;
   readonly #file: AdapterFile;
+  readonly #kept: Tensor[] = [];
 
   constructor(adapters: Adapters, placements: readonly Placement[], file: AdapterFile) {
     this.#adapters = adapters;
@@ -64,20 +66,27 @@ export class WholeTables {
     }
   }
 
-  /** Writes them into the base. */
-  replace(): void {
+  /** Writes them into the base. What was there is kept for `undo` until this is disposed. */
+  replace(undo: (step: () => void) => void): void {
     const { root, layers } = this.#adapters;
     const found = this.#found;
+    const reread = (): void => {
+      for (const layer of layers().values()) layer.rereadBase();
+    };
+    if (found.length > 0) undo(reread);
     for (const [key, stored, module] of found) {
-      const t = toTensor(stored, { name: key });
       const table = weightAt(root, module);
-      const converted = cast(t, table.dtype);
-      assign(table, converted);
-      if (converted !== t) converted.dispose();
-      t.dispose();
+      const before = copyOf(table);
+      this.#kept.push(before);
+      undo(() => assign(table, before));
+      using _stored = new Scope();
+      assign(table, toTensor(stored, { name: key }));
       this.#adapters.warn("BASE_REPLACED", `loadAdapter: ${key} replaced the base's table`);
     }
-    if (found.length > 0) for (const layer of layers().values()) layer.rereadBase();
+    if (found.length > 0) reread();
+  }
+  [Symbol.dispose](): void {
+    for (const t of this.#kept) t.dispose();
   }
 
   /** Rows that the tables of the file have. */

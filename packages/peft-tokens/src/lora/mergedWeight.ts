@@ -1,5 +1,6 @@
-import { Scope, type Tensor, add, assign, cast, persist, sub, untracked, zeros } from "@neolog/tensor";
+import { Scope, type Tensor, add, assign, cast, persist, sub, untracked } from "@neolog/tensor";
 import { type NonFinite, findNonFinite } from "../adapterLayer.ts";
+import { copyOf } from "../copyOf.ts";
 
 /** Updates that were written into a weight, in order, and how to take them out again. */
 export class MergedWeight {
@@ -58,11 +59,4 @@ export class MergedWeight {
     });
     return findNonFinite(written);
   }
-}
-
-/** A copy that lives until it is disposed. */
-export function copyOf(t: Tensor): Tensor {
-  const copy = persist(zeros(t.shape, t.dtype, t.backend));
-  assign(copy, t);
-  return copy;
 }

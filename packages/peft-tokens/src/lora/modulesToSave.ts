@@ -3,7 +3,7 @@ import { type Backend, type Tensor, assign, cast, persist, untracked } from "@ne
 import { AdapterLayer, type NonFinite, findNonFinite } from "../adapterLayer.ts";
 import type { EffectiveSet } from "../effective.ts";
 import { ConfigError } from "../errors.ts";
-import { copyOf } from "./mergedWeight.ts";
+import { copyOf } from "../copyOf.ts";
 
 /** A module that can be copied. */
 export interface Copyable extends Module {
