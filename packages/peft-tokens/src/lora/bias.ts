@@ -1,4 +1,4 @@
-import type { Tensor } from "@neolog/tensor";
+import { Tensor } from "@neolog/tensor";
 import type { Adapters } from "../adapters.ts";
 import type { Placement } from "../registry.ts";
 import { layerAt, moduleNames, plainAt } from "../wrap.ts";
@@ -19,8 +19,8 @@ export function biasPlacements(
   const paths = bias === "none" ? [] : bias === "all" ? moduleNames(root) : targets;
   const tensors = new Map<string, Tensor>();
   for (const path of paths) {
-    const own = new Map(plainAt(root, path)!.ownTensors()).get("bias");
-    if (own && !full.includes(path)) tensors.set(path, own);
+    const { bias: own } = plainAt(root, path) as { bias?: unknown }; // a tied head's own, too
+    if (own instanceof Tensor && !full.includes(path)) tensors.set(path, own);
   }
   const baseKey = (path: string): string => {
     if (targets.includes(path)) return "base_layer.";
