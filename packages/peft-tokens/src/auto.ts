@@ -1,14 +1,17 @@
 import { type FolderSource, openFolder, readText } from "@neolog/checkpoint";
-import { type CausalLM, Tokenizer } from "@neolog/models";
+import { Tokenizer } from "@neolog/models";
+import type { AdaptableModel } from "./adaptable.ts";
 import { ConfigError } from "./errors.ts";
+import { growVocabulary } from "./grow.ts";
 import type { LoadOptions } from "./load.ts";
 import { PeftModel } from "./model.ts";
 import { readConfig } from "./readFolder.ts";
+import { vocabSizeOf } from "./tables.ts";
 import { type OnWarning, toConsole } from "./warnings.ts";
 
-export interface AutoPeftOptions extends LoadOptions {
+export interface AutoPeftOptions<M extends AdaptableModel> extends LoadOptions {
   /** Loads the base that the adapter's config names. */
-  readonly resolveBase: (nameOrPath: string, revision: string | null) => Promise<CausalLM>;
+  readonly resolveBase: (nameOrPath: string, revision: string | null) => Promise<M>;
   readonly adapterName?: string;
   readonly onWarning?: OnWarning;
 }
@@ -17,10 +20,10 @@ export interface AutoPeftOptions extends LoadOptions {
  * The base that an adapter folder names, with the adapter on it. Where the folder holds a tokenizer of more tokens than the base has
  * rows, the table grows first. Throws ConfigError ARGUMENT where no base is named.
  */
-export async function autoPeftModel(
+export async function autoPeftModel<M extends AdaptableModel>(
   source: FolderSource,
-  { resolveBase, onWarning = toConsole, ...options }: AutoPeftOptions,
-): Promise<PeftModel> {
+  { resolveBase, onWarning = toConsole, ...options }: AutoPeftOptions<M>,
+): Promise<PeftModel<M>> {
   const config = options.config ?? (await readConfig(source, options.subfolder, onWarning));
   const { base_model_name_or_path, revision } = config;
   if (base_model_name_or_path === null) {
@@ -31,7 +34,7 @@ export async function autoPeftModel(
   }
   const model = await resolveBase(base_model_name_or_path, revision);
   const tokens = await tokensBeside(source);
-  if (tokens > model.config.vocab_size) model.resizeTokenEmbeddings(tokens);
+  if (tokens > (vocabSizeOf({ root: model }) ?? Infinity)) growVocabulary(model, tokens);
   return PeftModel.fromPretrained(model, source, { ...options, config, onWarning });
 }
 

@@ -1,4 +1,5 @@
 import { backward } from "@neolog/autograd";
+import { type StoredTensor, fromTensor, writeSafetensors } from "@neolog/checkpoint";
 import type { Linear } from "@neolog/nn";
 import { Scope } from "@neolog/tensor";
 import { describe, expect, test } from "vitest";
@@ -170,6 +171,21 @@ describe("biases of the base", () => {
     const base = peft.unload();
     expect(base.parameters().some((t) => t.requiresGrad)).toBe(false);
     expect(logitsOf(base)).toEqual(trained);
+  });
+
+  test("the two further copies that PEFT writes of a full module's bias are read over", async () => {
+    const { peft } = adapted(name, { bias: "all", modules_to_save: ["ln_f"] });
+    shift(peft, 0.5);
+    const files = await saved(peft);
+    const tensors = new Map<string, StoredTensor>();
+    for (const [key, t] of getPeftModelStateDict(peft)) tensors.set(key, await fromTensor(t));
+    const bias = tensors.get("base_model.model.transformer.ln_f.bias")!;
+    for (const copy of ["original_module", "modules_to_save"])
+      tensors.set(`base_model.model.transformer.ln_f.${copy}.bias`, bias);
+    const { onWarning, codes } = listener();
+    const both = new Map([...files, ["adapter_model.safetensors", writeSafetensors(tensors)]]);
+    expect(logitsOf(await PeftModel.fromPretrained(makeBase(name), both, { onWarning }))).toEqual(logitsOf(peft));
+    expect(codes).toEqual([]);
   });
 
   test("only one adapter may train them", async () => {
