@@ -1,6 +1,7 @@
 import { type Backend, openBackend, setDefaultBackend } from "@neolog/tensor";
 import { beforeAll, describe, expect, test } from "vitest";
 import type { PeftModel } from "../index.ts";
+import { put } from "../testing.ts";
 import { Real, configFor } from "../stateMachine/real.ts";
 import { same } from "../stateMachine/same.ts";
 import { Faulty } from "./backend.ts";
@@ -23,16 +24,28 @@ function world(tied: boolean): Real {
   peft.setAdapter(["default", "b"]);
   return real;
 }
-async function filesOf(peft: PeftModel): Promise<Map<string, Uint8Array>> {
+async function filesOf(peft: PeftModel, saveEmbeddingLayers = false): Promise<Map<string, Uint8Array>> {
   const files = new Map<string, Uint8Array>();
-  await peft.savePretrained(files);
+  await peft.savePretrained(files, { saveEmbeddingLayers });
   return files;
+}
+/** Files with whole tables, of other values than the world's. */
+async function whole(tied: boolean): Promise<Map<string, Uint8Array>> {
+  const { peft, base } = world(tied);
+  for (const t of base.parameters())
+    put(
+      t,
+      Float32Array.from(t.dataSync(), (x) => x + 1),
+    );
+  return filesOf(peft, true);
 }
 
 /** All but the count of buffers: an operation that fails inside the engine leaves its result behind. */
 const stateOf = (real: Real): object => ({ ...(real.snapshot() as object), live: null });
 
 interface Step {
+  /** What there is to load; the world's own adapters by default. */
+  readonly files?: (tied: boolean) => Promise<Map<string, Uint8Array>>;
   readonly before?: (peft: PeftModel) => unknown;
   readonly run: (peft: PeftModel, files: Map<string, Uint8Array>) => unknown;
 }
@@ -54,6 +67,7 @@ const STEPS: Readonly<Record<string, Step>> = {
   extending: { run: (peft) => peft.extendAdapter("b", [3, 6]) },
   "removing tokens": { run: (peft) => peft.removeTokens("b", [5]) },
   remapping: { run: (peft) => peft.remapTokens("b", new Map([[5, 6]])) },
+  "loading whole tables": { files: whole, run: (peft, files) => peft.loadAdapter(files, "new", { subfolder: "b" }) },
   unloading: { before: merged, run: (peft) => peft.unload() },
   saving: { before: merged, run: (peft) => peft.savePretrained(new Map(), { saveEmbeddingLayers: true }) },
   "a forward pass": { before: merged, run: (peft) => peft.forward({ input_ids: [[1, 5, 8]] }) },
@@ -61,10 +75,10 @@ const STEPS: Readonly<Record<string, Step>> = {
 
 describe.each([true, false])("a fault at every call to the backend, tied %s:", (tied) => {
   test.each(Object.keys(STEPS))("%s leaves the old state or the new", async (title) => {
-    const { before, run } = STEPS[title]!;
+    const { before, run, files: given } = STEPS[title]!;
     for (let n = 0; ; n++) {
       const real = world(tied);
-      const files = await filesOf(real.peft);
+      const files = given ? await given(tied) : await filesOf(real.peft);
       await before?.(real.peft);
       const [old, logits] = [stateOf(real), real.logits()];
       if (!(await faulty.failsAt(n, () => run(real.peft, files)))) {
