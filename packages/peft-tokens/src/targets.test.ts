@@ -1,8 +1,8 @@
-import { CausalLM } from "@neolog/models";
-import { Embedding, Linear, Module } from "@neolog/nn";
-import { Scope, type Tensor, cat, mul, randn, reshape } from "@neolog/tensor";
+import { Embedding, Module } from "@neolog/nn";
+import { Scope } from "@neolog/tensor";
 import { describe, expect, test } from "vitest";
 import { type AdaptableModel, TrainableTokensConfig, getPeftModel } from "./index.ts";
+import { TwoTables, table } from "./acceptance/custom.ts";
 import { resolveTargets } from "./targets.ts";
 import { caught, makeBase, setRows } from "./testing.ts";
 
@@ -15,40 +15,9 @@ class Tree extends Module {
     throw new Error("a tree of names has no forward pass");
   }
 }
-const table = (rows: number, width: number): Embedding => new Embedding(randn([rows, width], rows + width));
-const head = (rows: number, width: number): Linear => new Linear(randn([rows, width], 5));
 /** A tree that says what an encoder of its naming scheme would. */
 const named = (root: Module, embeddingPath: string): AdaptableModel =>
   Object.assign(root, {}, { embeddingPath }) as never;
-
-/** Two embeddings of different width, the second scaled, and a head over both. */
-class TwoTables extends CausalLM {
-  readonly emb = table(9, 4);
-  readonly pos_emb = table(7, 3);
-  readonly lm_head = head(9, 7);
-  readonly #scale: number;
-  constructor(scale: number) {
-    super({ model_type: "llama", vocab_size: 9 });
-    this.#scale = scale;
-  }
-  get embeddingPath(): string {
-    return "emb";
-  }
-  get headPath(): string {
-    return "lm_head";
-  }
-  get tiedPaths(): readonly string[] {
-    return [];
-  }
-  protected hiddenStates({ ids }: { ids: { values: Int32Array; rows: number; columns: number } }): Tensor[] {
-    const wide = this.emb.forward(ids.values);
-    const narrow = mul(this.pos_emb.forward(ids.values), this.#scale);
-    return [reshape(cat([wide, narrow], 1), [ids.rows, ids.columns, 7])];
-  }
-  protected unembed(x: Tensor): Tensor {
-    return this.lm_head.forward(x);
-  }
-}
 
 describe("targets", () => {
   test("A-24, A-26: the embedding is the one the model names, else embed_tokens, else an error", async () => {

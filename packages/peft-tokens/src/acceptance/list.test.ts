@@ -5,13 +5,8 @@ import { expect, test } from "vitest";
 /** Numbers that may lack a test, and why. */
 const EXCEPTED: Readonly<Record<string, string>> = {
   "A-87": "prefix reuse and sample skipping are not there",
-  "A-92": "hot swap is not there",
   "A-93": "the isolation table is not there",
   "P-23": "prefix reuse and sample skipping are not there",
-  "P-24": "weighted combination is not there",
-  "P-25": "remapping tokens is not there",
-  "P-26": "extending an adapter is not there",
-  "T-14": "hot swap and weighted combination are not there",
 };
 
 const root = fileURLToPath(new URL("../../../..", import.meta.url));

@@ -2,10 +2,10 @@ import { AdamW, backward } from "@neolog/autograd";
 import { Scope } from "@neolog/tensor";
 import fc from "fast-check";
 import { expect } from "vitest";
-import { PeftModel, tokenParameters, tokensOf } from "../index.ts";
+import { PeftModel, tokenParameters } from "../index.ts";
 import { caught } from "../testing.ts";
 import { HIDDEN, SIDES, type Side, type Where } from "./dense.ts";
-import { INPUT, type Real, configFor, dispose } from "./real.ts";
+import { INPUT, type Real, configFor } from "./real.ts";
 import { same } from "./same.ts";
 
 /** A command with its arguments; `run` applies it to the model under test and to the oracle, or expects it to fail. */
@@ -44,8 +44,7 @@ const TARGETS: readonly Where[] = ["embedding", "embedding", "embedding", "both"
 export const name = fc.constantFrom(...NAMES);
 export const names = fc.uniqueArray(name, { maxLength: 3 });
 /** Three of four lists of names are cut down to what is possible, so that sequences get somewhere. */
-const fits = fc.integer({ min: 0, max: 3 }).map((n) => n > 0);
-const often = fc.boolean();
+export const fits = fc.integer({ min: 0, max: 3 }).map((n) => n > 0);
 
 const add = fc
   .record({ name, ids: fc.constantFrom(...IDS), where: fc.constantFrom(...TARGETS), init: fc.boolean() })
@@ -128,71 +127,6 @@ const switches = fc.constantFrom(true, false).map(
     }),
 );
 
-interface MergeArguments {
-  readonly names: readonly string[] | undefined;
-  readonly fits: boolean;
-  readonly safeMerge: boolean;
-  readonly untie: boolean;
-}
-const mergeArguments: fc.Arbitrary<MergeArguments> = fc.record({
-  names: fc.option(names, { nil: undefined, freq: 3 }),
-  fits,
-  safeMerge: often,
-  untie: often,
-});
-const shown = ({ names, fits, safeMerge, untie }: MergeArguments): string =>
-  [names ? `[${names.join(", ")}]` : "the active", fits && "where possible", safeMerge && "safely", untie && "untying"]
-    .filter(Boolean)
-    .join(" ");
-
-/** The code that merging must fail with, or null. */
-function mergeFailure(
-  { dense }: Real,
-  list: readonly string[],
-  untie: boolean,
-  staying: readonly string[],
-): string | null {
-  if (!dense.knows(list)) return "UNKNOWN";
-  if (dense.overlaps([...new Set([...dense.merged, ...list, ...staying])])) return "OVERLAP";
-  const oneSided = list.some((name) => !dense.merged.includes(name) && dense.isOneSided(name));
-  return oneSided && !untie ? "SHARED_TABLE" : null;
-}
-function untieWhereNeeded({ dense, saved }: Real, list: readonly string[]): void {
-  if (!list.some((name) => !dense.merged.includes(name) && dense.isOneSided(name))) return;
-  dense.tied = false;
-  saved.clear(); // files of a tied base hold what an untied one refuses
-}
-
-const merge = mergeArguments.map(
-  (given): Command =>
-    new Command(`merge ${shown(given)}`, async (real) => {
-      const { peft, dense } = real;
-      const { safeMerge, untie } = given;
-      const names =
-        given.names && given.fits ? dense.possible(given.names, [...dense.merged, ...dense.active]) : given.names;
-      const list = names ?? dense.active;
-      const go = () => peft.mergeAdapter({ ...(names && { adapterNames: names }), safeMerge, untie });
-      const failure = mergeFailure(real, list, untie, dense.active);
-      if (failure) return refuses(real, failure, go);
-      const [before, inEffect] = [real.logits(), dense.effective.length];
-      await go();
-      untieWhereNeeded(real, list);
-      dense.merged = [...new Set([...dense.merged, ...list])];
-      if (dense.effective.length === inEffect) same(real.logits(), before, "P-6");
-      const once = real.storedTables();
-      await go();
-      same(real.storedTables(), once, "P-14: merging again");
-    }),
-);
-
-const unmerge = fc.constant(
-  new Command("unmerge", (real) => {
-    real.peft.unmergeAdapter();
-    real.dense.merged = [];
-    same(real.storedTables(), real.dense.tables, "P-3, P-14");
-  }),
-);
-
 const remove = name.map(
   (name): Command =>
     new Command(`delete ${name}`, (real) => {
@@ -203,33 +137,6 @@ const remove = name.map(
       go();
       dense.delete(name);
       if (dense.adapters.size === 0) same(real.logits(real.base), real.expectedLogits([]), "P-20");
-    }),
-);
-
-const unload = fc.constant(
-  new Command("unload", (real) => {
-    expect(real.peft.unload()).toBe(real.base);
-    same(real.storedTables(), real.dense.tables, "P-20");
-    same(real.logits(real.base), real.expectedLogits([]), "P-20");
-    real.wrap();
-  }),
-);
-
-const mergeAndUnload = mergeArguments.map(
-  (given): Command =>
-    new Command(`merge and unload ${shown(given)}`, async (real) => {
-      const { peft, dense } = real;
-      const { safeMerge, untie } = given;
-      const names = given.names && given.fits ? dense.possible(given.names, dense.merged) : given.names;
-      const list = names ?? dense.active;
-      const go = () => peft.mergeAndUnload({ ...(names && { adapterNames: names }), safeMerge, untie });
-      const failure = mergeFailure(real, list, untie, []);
-      if (failure) return refuses(real, failure, go);
-      expect(await go()).toBe(real.base);
-      untieWhereNeeded(real, list);
-      dense.tables = dense.tablesWith([...new Set([...dense.merged, ...list])]);
-      same(real.storedTables(), dense.tables, "merged tables");
-      real.wrap();
     }),
 );
 
@@ -287,69 +194,13 @@ function denseGradients(real: Real): Record<Side, ArrayLike<number>> {
   return { input: input!, second: second!, output: output! };
 }
 
-/** P-7, P-17, P-18: saving changes nothing, and what is saved is what loads, whatever is active, merged or disabled. */
-const save = fc.constant(
-  new Command("save and reload", async (real) => {
-    const { peft, dense, saved } = real;
-    if (dense.adapters.size === 0) return refuses(real, "UNKNOWN", () => peft.savePretrained(new Map()));
-    const before = real.snapshot();
-    const files = new Map<string, Uint8Array>();
-    await peft.savePretrained(files);
-    same(real.snapshot(), before, "P-7");
-    for (const [name, { ids, rows }] of dense.adapters) {
-      const own = new Map([...files].flatMap(([file, bytes]) => fileOf(name, file, bytes)));
-      const base = real.freshBase();
-      const loaded = await PeftModel.fromPretrained(base, own, { adapterName: "other", onWarning: () => {} });
-      same([...tokensOf(loaded.peftConfig["other"]!)], [...ids], "P-17");
-      expect(loaded.peftConfig["other"]!.task_type, "P-17").toBe("CAUSAL_LM");
-      same(real.logits(loaded), real.expectedLogits([name]), "P-17");
-      dispose(loaded.unload());
-      const copies = Object.keys(rows).length;
-      const file = own.get("adapter_model.safetensors")!;
-      const header = 8 + Number(new DataView(file.buffer, file.byteOffset).getBigUint64(0, true));
-      expect(file.byteLength, "P-18").toBe(header + 4 * HIDDEN * ids.length * copies);
-      saved.set(name, { files: own, adapter: { ids, rows, tied: dense.tied }, places: placesOf(peft, name) });
-    }
-  }),
-);
-
-const placesOf = (peft: PeftModel, name: string): string =>
-  [...peft.layers()].flatMap(([path, layer]) => (layer.has(name) ? [path] : [])).join();
-
-const fileOf = (name: string, file: string, bytes: Uint8Array): [string, Uint8Array][] => {
-  if (name === "default") return file.includes("/") ? [] : [[file, bytes]];
-  return file.startsWith(`${name}/`) ? [[file.slice(name.length + 1), bytes]] : [];
-};
-
-const load = fc.record({ from: name, name, isTrainable: fc.boolean() }).map(
-  ({ from, name, isTrainable }): Command =>
-    new Command(`load ${name} from ${from}${isTrainable ? " to train" : ""}`, async (real) => {
-      const { peft, dense } = real;
-      const source = real.saved.get(from);
-      if (!source) return;
-      const go = () => peft.loadAdapter(source.files, name, { isTrainable });
-      if (dense.adapters.has(name)) return refuses(real, "EXISTS", go);
-      const report = await go();
-      expect(report).toEqual({ missingKeys: [], unexpectedKeys: [], mismatchedKeys: [] });
-      const rows = real.rowsOf(name);
-      for (const side of SIDES) same(rows[side], source.adapter.rows[side], "P-17");
-      dense.adapters.set(name, { ids: source.adapter.ids, rows, requiresGrad: isTrainable });
-    }),
-);
-
-export const command: fc.Arbitrary<Command> = fc.oneof(
+export const lifecycle: fc.Arbitrary<Command> = fc.oneof(
   { weight: 8, arbitrary: add },
   { weight: 1, arbitrary: addBadly },
   { weight: 2, arbitrary: unknown },
   { weight: 8, arbitrary: set },
   { weight: 2, arbitrary: flag },
   { weight: 2, arbitrary: switches },
-  { weight: 7, arbitrary: merge },
-  { weight: 3, arbitrary: unmerge },
   { weight: 3, arbitrary: remove },
   { weight: 4, arbitrary: step },
-  { weight: 3, arbitrary: save },
-  { weight: 3, arbitrary: load },
-  { weight: 1, arbitrary: unload },
-  { weight: 1, arbitrary: mergeAndUnload },
 );

@@ -2,10 +2,12 @@ import { setDefaultBackend } from "@neolog/tensor";
 import { computingBackends } from "@neolog/tensor/testing";
 import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
-import { type Command, command as lifecycle } from "./commands.ts";
+import { type Command, lifecycle } from "./commands.ts";
 import { edits } from "./edits.ts";
+import { saving } from "./files.ts";
 import { checkInvariants } from "./invariants.ts";
 import { put } from "../testing.ts";
+import { merges } from "./merges.ts";
 import { Real, configFor } from "./real.ts";
 import { same } from "./same.ts";
 
@@ -13,7 +15,12 @@ import { same } from "./same.ts";
 const SEQUENCES = Number(process.env["NEOLOG_SEQUENCES"] ?? 2_000);
 const seed = Number(process.env["NEOLOG_SEED"] ?? Date.now() % 2 ** 31);
 
-const command: fc.Arbitrary<Command> = fc.oneof({ weight: 5, arbitrary: lifecycle }, { weight: 1, arbitrary: edits });
+const command: fc.Arbitrary<Command> = fc.oneof(
+  { weight: 28, arbitrary: lifecycle },
+  { weight: 12, arbitrary: merges },
+  { weight: 6, arbitrary: saving },
+  { weight: 8, arbitrary: edits },
+);
 
 const backends = await computingBackends();
 
