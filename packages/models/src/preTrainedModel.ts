@@ -18,11 +18,15 @@ export interface ModelOutput {
 /** A block's result for x [B, T, hidden]. Blocks run through this: where the model computes them again, it keeps x alone. */
 export type Through = (x: Tensor, block: (x: Tensor) => Tensor) => Tensor;
 
+/** Runs a block as it ran before, whatever has changed since. */
+export type Rerun = <T>(run: () => T) => T;
+
 /** A model built from config.json and named like its checkpoint: decoder, encoder or both. */
 export abstract class PreTrainedModel<Inputs = never, Output extends ModelOutput = ModelOutput> extends Module {
   #config: PretrainedConfig;
   #generationConfig: GenerationConfig | null = null;
   #gradientCheckpointing = false;
+  #rerunner: (() => Rerun) | null = null;
 
   constructor(config: PretrainedConfig) {
     super();
@@ -74,8 +78,23 @@ export abstract class PreTrainedModel<Inputs = never, Output extends ModelOutput
     this.#gradientCheckpointing = on;
   }
 
+  /** Asked before a block runs that may run again: what adapters draw and whom they serve must then be as it was. */
+  set rerunner(rerunner: (() => Rerun) | null) {
+    this.#rerunner = rerunner;
+  }
+
   protected get through(): Through {
-    return this.#gradientCheckpointing ? (x, block) => checkpoint(block, x) : (x, block) => block(x);
+    if (!this.#gradientCheckpointing) return (x, block) => block(x);
+    return (x, block) => {
+      const asBefore = this.#rerunner?.();
+      let again = false;
+      const run = (input: Tensor): Tensor => {
+        if (again && asBefore) return asBefore(() => block(input));
+        again = true;
+        return block(input);
+      };
+      return checkpoint(run, x);
+    };
   }
 
   /** Grows or shrinks table and head to n rows; new rows are the mean of the old ones. */

@@ -10,6 +10,8 @@ export interface AdaptableModel extends Module {
   readonly tiedPaths?: readonly string[];
   /** Path of the output head, tied or not; null where there is none. */
   readonly headPath?: string | null;
+  /** Asked before a block runs that may run again for the gradient; what it gives then runs the block as before. */
+  rerunner?: (() => <T>(run: () => T) => T) | null;
   resizeTokenEmbeddings?(n: number): void;
   keepTokenEmbeddings?(keepIds: readonly number[]): void;
 }

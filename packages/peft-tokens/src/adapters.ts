@@ -48,6 +48,7 @@ export class Adapters {
     }
     this.root = root;
     this.onWarning = onWarning;
+    if ("rerunner" in root) root.rerunner = () => this.state.asNow();
   }
 
   get names(): string[] {

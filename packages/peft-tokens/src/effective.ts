@@ -77,6 +77,23 @@ export class EffectiveSet {
     }
   }
 
+  /** A function that runs something as part of the present call and with the masks of dropout that come next now. */
+  asNow(): <T>(run: () => T) => T {
+    const call = this.#call;
+    const { seed, counter } = this.dropout;
+    return (run) => {
+      const [outer, dropout] = [this.#call, this.dropout];
+      this.#call = call;
+      this.dropout = new Random(seed, counter);
+      try {
+        return run();
+      } finally {
+        this.#call = outer;
+        this.dropout = dropout;
+      }
+    };
+  }
+
   /** Merged adapters, then active ones: whose effect shows, or will once they are enabled. */
   get chosen(): readonly string[] {
     return [...new Set([...this.merged, ...this.active])];

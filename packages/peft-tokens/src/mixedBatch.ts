@@ -62,16 +62,6 @@ export function mixedCall(adapters: Adapters, adapterNames: readonly SampleAdapt
   };
 }
 
-/** Blocks that run again for the gradient would not know the samples' adapters. Throws ConfigError UNSUPPORTED. */
-export function checkRecomputing({ root, entries }: Adapters): void {
-  const { gradientCheckpointing } = root as { gradientCheckpointing?: boolean };
-  const inBlocks = [...entries.values()].some(({ config }) => config.peft_type === "LORA");
-  if (gradientCheckpointing !== true || !inBlocks) return;
-  const message =
-    "adapterNames: LoRA cannot differ between samples while blocks are computed again; turn gradientCheckpointing off";
-  throw new ConfigError("UNSUPPORTED", message, { gradientCheckpointing });
-}
-
 /** How many samples the inputs of a model hold. Throws ConfigError UNSUPPORTED for a model without input_ids. */
 export function batchOf(inputs: unknown): number {
   const ids = (inputs as { input_ids?: unknown } | null)?.input_ids;

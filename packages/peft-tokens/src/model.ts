@@ -24,7 +24,7 @@ import type { TrainableTokensLayer } from "./layer.ts";
 import { type LoadOptions, loadAdapterFiles } from "./load.ts";
 import type { LoadReport } from "./loadChecks.ts";
 import { type MergeAndUnloadOptions, type MergeOptions, mergeAdapters, mergeAndRemove, unmerge } from "./merge.ts";
-import { type CallOptions, batchOf, checkRecomputing, mixedCall } from "./mixedBatch.ts";
+import { type CallOptions, batchOf, mixedCall } from "./mixedBatch.ts";
 import type { AddAdapterOptions, PeftConfig } from "./registry.ts";
 import { type SaveOptions, saveAdapters } from "./save.ts";
 import { type LayerStatus, type ModelStatus, layerStatus, modelStatus } from "./status.ts";
@@ -142,7 +142,6 @@ export class PeftModel<M extends AdaptableModel = CausalLM> extends Module {
   forward(inputs: Inputs<M>, { adapterNames }: CallOptions = {}): ReturnType<M["forward"]> {
     const run = (): ReturnType<M["forward"]> => this.base_model.forward(inputs);
     if (!adapterNames) return run();
-    checkRecomputing(this.#adapters);
     return this.#adapters.state.during(mixedCall(this.#adapters, adapterNames, batchOf(inputs)), run);
   }
   /**
