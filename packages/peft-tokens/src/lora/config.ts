@@ -175,6 +175,8 @@ function checkValues(given: Given): void {
   for (const key of ["target_modules", "exclude_modules", "layers_pattern"] as const) checkNames(key, given[key]);
   checkTaskType("LoraConfig", given.task_type);
   checkRank("r", given.r);
+  for (const key of ["rank_pattern", "alpha_pattern"] as const)
+    must(key, isRecord(given[key]), "a record of numbers", given[key]);
   for (const [pattern, rank] of Object.entries(given.rank_pattern)) checkRank(`rank_pattern["${pattern}"]`, rank);
   must("lora_alpha", isFinite_(given.lora_alpha), "a number", given.lora_alpha);
   for (const [pattern, alpha] of Object.entries(given.alpha_pattern))
@@ -189,6 +191,8 @@ function checkValues(given: Given): void {
 }
 
 const isFinite_ = (x: unknown): x is number => typeof x === "number" && Number.isFinite(x);
+
+const isRecord = (x: unknown): boolean => typeof x === "object" && x !== null && !Array.isArray(x);
 
 function must(key: string, holds: boolean, what: string, value: unknown): void {
   if (holds) return;
