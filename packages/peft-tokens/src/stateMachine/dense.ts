@@ -1,4 +1,4 @@
-/** The oracle: two dense tables, a map of adapters and three flags, kept without any of the code under test. */
+/** The oracle: dense tables and weights, a map of adapters and three flags, kept without any of the code under test. */
 export const VOCAB = 9;
 export const HIDDEN = 4;
 
@@ -6,6 +6,11 @@ export const HIDDEN = 4;
 export const SIDES = ["input", "second", "output"] as const;
 export type Side = (typeof SIDES)[number];
 export type Sides<T> = Readonly<Record<Side, T>>;
+
+/** Modules that LoRA adapts, and their [out, in]. */
+export const LINEARS = { up_proj: [3, HIDDEN], down_proj: [HIDDEN, 3] } as const;
+export type LinearName = keyof typeof LINEARS;
+export const LINEAR_NAMES: readonly LinearName[] = ["up_proj", "down_proj"];
 
 export const everySide = <T>(value: (side: Side) => T): Sides<T> => ({
   input: value("input"),
@@ -23,24 +28,37 @@ export const WHERE = {
 } as const satisfies Readonly<Record<string, readonly Side[]>>;
 export type Where = keyof typeof WHERE;
 
+/** s·B·A, A [r, in], B [out, r]. */
+export interface DenseLora {
+  readonly A: Float32Array;
+  readonly B: Float32Array;
+  readonly r: number;
+  readonly scale: number;
+}
+export type Loras = Partial<Readonly<Record<LinearName, DenseLora>>>;
+export type Linears = Readonly<Record<LinearName, Float32Array>>;
+
 export interface DenseAdapter {
   ids: readonly number[];
   /** [ids, HIDDEN] of each side it reaches; one array where both sides read the same rows. */
   rows: Partial<Record<Side, Float32Array>>;
+  lora: Loras;
   requiresGrad: boolean;
 }
 
 export class Dense {
   /** W₀ */
   tables: Sides<Float32Array>;
+  linears: Linears;
   tied: boolean;
   readonly adapters = new Map<string, DenseAdapter>();
   active: readonly string[] = [];
   merged: readonly string[] = [];
   enabled = true;
 
-  constructor(tables: Sides<Float32Array>, tied: boolean) {
+  constructor(tables: Sides<Float32Array>, linears: Linears, tied: boolean) {
     this.tables = tables;
+    this.linears = linears;
     this.tied = tied;
   }
 
@@ -90,6 +108,26 @@ export class Dense {
   tablesWith(names: readonly string[]): Sides<Float32Array> {
     return everySide((side) => this.tableWith(side, names));
   }
+  /** W₀ + Σ s·B·A over the named adapters, summed in float64. */
+  linearsWith(names: readonly string[]): Linears {
+    const summed = (module: LinearName): Float32Array => {
+      const [out, into] = LINEARS[module];
+      const loras = names.flatMap((name) => this.get(name).lora[module] ?? []);
+      return this.linears[module].map((w, at) => {
+        const [i, j] = [Math.floor(at / into), at % into];
+        return loras.reduce((sum, { A, B, r, scale }) => {
+          if (A.length !== r * into || B.length !== out * r) throw new Error(`${module}: shapes of LoRA`);
+          for (let k = 0; k < r; k++) sum += scale * B[i * r + k]! * A[k * into + j]!;
+          return sum;
+        }, w);
+      });
+    };
+    return { up_proj: summed("up_proj"), down_proj: summed("down_proj") };
+  }
+  /** True where one of the adapters has LoRA: then numbers are near, not equal. */
+  isNear(names: readonly string[]): boolean {
+    return names.some((name) => Object.keys(this.get(name).lora).length > 0);
+  }
   /** W₀'s rows of some ids. */
   originals(side: Side, ids: readonly number[]): Float32Array {
     const rows = new Float32Array(ids.length * HIDDEN);
@@ -102,7 +140,9 @@ export class Dense {
   }
   /** Numbers that an adapter holds; shared rows once. */
   sizeOf(name: string): number {
-    return [...new Set(Object.values(this.get(name).rows))].reduce((n, rows) => n + rows.length, 0);
+    const { rows, lora } = this.get(name);
+    const matrices = Object.values(lora).flatMap(({ A, B }) => [A, B]);
+    return [...new Set(Object.values(rows)), ...matrices].reduce((n, { length }) => n + length, 0);
   }
   activate(names: readonly string[], requiresGrad: boolean): void {
     this.active = [...new Set(names)];

@@ -39,7 +39,7 @@ const combine = fc.record({ names, weights, into: name }).map(
         const ids = [...new Set(names.flatMap((n) => dense.get(n).ids))];
         const rows = real.rowsOf(into);
         for (const side of SIDES) checkCombination(dense, side, rows[side], ids, names, own);
-        dense.adapters.set(into, { ids, rows, requiresGrad: false });
+        dense.adapters.set(into, { ids, rows, lora: {}, requiresGrad: false });
       },
     ),
 );

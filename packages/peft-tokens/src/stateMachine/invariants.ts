@@ -6,15 +6,17 @@ import { same } from "./same.ts";
 export function checkInvariants(real: Real): void {
   const { peft, dense, base } = real;
   const logits = real.logits();
-  same(logits, real.expectedLogits(dense.effective), "P-1, P-2");
+  real.checkLogits(logits, dense.effective, "P-1, P-2");
   const stored = dense.tablesWith(dense.merged);
   if (dense.tied) stored.output.set(stored.input);
   same(real.storedTables(), stored, "P-3, P-4");
+  real.checkStoredLinears(dense.merged, "P-3, P-4");
 
   const layers = real.layers();
   const deltas = new Set<unknown>();
-  for (const [name, { ids, rows, requiresGrad }] of dense.adapters) {
+  for (const [name, { ids, rows, lora, requiresGrad }] of dense.adapters) {
     same(real.rowsOf(name, layers), rows, `P-12: rows of ${name}`);
+    same(real.loraOf(name), lora, `P-12: LoRA of ${name}`);
     for (const side of SIDES) {
       const layer = layers[side];
       if (!layer?.has(name)) continue;
@@ -22,11 +24,12 @@ export function checkInvariants(real: Real): void {
       same(layer.originalOf(name).dataSync(), dense.originals(side, ids), `P-5: originals of ${name}`);
     }
     const parameters = real.deltasOf(name, layers);
-    for (const p of Object.values(parameters)) deltas.add(p);
+    const trained = [...Object.values(parameters), ...Object.values(real.matricesOf(name)).flat()];
+    for (const p of trained) deltas.add(p);
     if (rows.input !== undefined && rows.input === rows.output)
       same(parameters.input === parameters.output, true, `P-15: ${name} on both sides`);
     same(peft.requiresGradOf(name), requiresGrad, `P-10: flag of ${name}`);
-    for (const p of Object.values(parameters)) same(p.requiresGrad, requiresGrad && dense.enabled, `flag of ${name}`);
+    for (const p of trained) same(p.requiresGrad, requiresGrad && dense.enabled, `flag of ${name}`);
   }
   for (const p of base.parameters()) if (!deltas.has(p)) same(p.requiresGrad, false, "P-10: base");
   same(dense.overlaps([...new Set([...dense.merged, ...dense.active])]), false, "P-9");

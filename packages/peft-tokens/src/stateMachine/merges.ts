@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { expect } from "vitest";
 import { Command, fits, names, refuses } from "./commands.ts";
 import type { Real } from "./real.ts";
-import { same } from "./same.ts";
+import { near, same } from "./same.ts";
 
 interface MergeArguments {
   readonly names: readonly string[] | undefined;
@@ -54,10 +54,10 @@ const merge = mergeArguments.map(
       await go();
       untieWhereNeeded(real, list);
       dense.merged = [...new Set([...dense.merged, ...list])];
-      if (dense.effective.length === inEffect) same(real.logits(), before, "P-6");
-      const once = real.storedTables();
+      if (dense.effective.length === inEffect) (dense.isNear(list) ? near : same)(real.logits(), before, "P-6");
+      const once = [real.storedTables(), real.storedLinears()];
       await go();
-      same(real.storedTables(), once, "P-14: merging again");
+      same([real.storedTables(), real.storedLinears()], once, "P-14: merging again");
     }),
 );
 
@@ -66,6 +66,7 @@ const unmerge = fc.constant(
     real.peft.unmergeAdapter();
     real.dense.merged = [];
     same(real.storedTables(), real.dense.tables, "P-3, P-14");
+    same(real.storedLinears(), real.dense.linears, "P-3, P-14");
   }),
 );
 
@@ -73,6 +74,7 @@ const unload = fc.constant(
   new Command("unload", (real) => {
     expect(real.peft.unload()).toBe(real.base);
     same(real.storedTables(), real.dense.tables, "P-20");
+    same(real.storedLinears(), real.dense.linears, "P-20");
     same(real.logits(real.base), real.expectedLogits([]), "P-20");
     real.wrap();
   }),
@@ -90,7 +92,10 @@ const mergeAndUnload = mergeArguments.map(
       if (failure) return refuses(real, failure, go);
       expect(await go()).toBe(real.base);
       untieWhereNeeded(real, list);
-      dense.tables = dense.tablesWith([...new Set([...dense.merged, ...list])]);
+      const written = [...new Set([...dense.merged, ...list])];
+      real.checkStoredLinears(written, "merged weights, P-20");
+      dense.tables = dense.tablesWith(written);
+      dense.linears = real.storedLinears();
       same(real.storedTables(), dense.tables, "merged tables");
       real.wrap();
     }),

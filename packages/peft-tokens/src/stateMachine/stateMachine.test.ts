@@ -7,6 +7,7 @@ import { edits } from "./edits.ts";
 import { saving } from "./files.ts";
 import { checkInvariants } from "./invariants.ts";
 import { put } from "../testing.ts";
+import { loraLifecycle } from "./lora.ts";
 import { merges } from "./merges.ts";
 import { Real, configFor } from "./real.ts";
 import { same } from "./same.ts";
@@ -22,28 +23,40 @@ const command: fc.Arbitrary<Command> = fc.oneof(
   { weight: 8, arbitrary: edits },
 );
 
+const loraCommand: fc.Arbitrary<Command> = fc.oneof(
+  { weight: 28, arbitrary: loraLifecycle },
+  { weight: 12, arbitrary: merges },
+  { weight: 6, arbitrary: saving },
+);
+/** LoRA's sequences for each one of rows alone. */
+const LORA_SHARE = 0.25;
+
 const backends = await computingBackends();
 
 describe.each(backends)("adapters on $title", ({ title, backend }) => {
   beforeAll(() => setDefaultBackend(backend));
   const numRuns = Math.ceil(SEQUENCES / backends.length);
 
-  test(
-    "P-1 to P-18, P-20, P-21, P-24 to P-27: any sequence of commands leaves what dense tables say",
+  test.each([
+    { kind: "rows" as const, command, share: 1 },
+    { kind: "lora" as const, command: loraCommand, share: LORA_SHARE },
+  ])(
+    "$kind: P-1 to P-18, P-20, P-21, P-24 to P-27: any sequence of commands leaves what dense tables say",
     { timeout: 8 * 3_600_000 },
-    async () => {
-      console.log(`adapter state machine on ${title}: ${numRuns} sequences, NEOLOG_SEED=${seed}`);
+    async ({ kind, command, share }) => {
+      const runs = Math.ceil(numRuns * share);
+      console.log(`adapter state machine on ${title}: ${runs} sequences of ${kind}, NEOLOG_SEED=${seed}`);
       await fc.assert(
         fc.asyncProperty(fc.boolean(), fc.array(command, { maxLength: 30, size: "max" }), async (tied, commands) => {
           const { live } = backend;
-          const real = new Real(tied);
+          const real = new Real(tied, kind);
           checkInvariants(real);
           const done: string[] = [];
           for (const c of commands) await runChecked(real, c, done);
           real.dispose();
           expect(backend.live, "P-27").toBe(live);
         }),
-        { numRuns, seed },
+        { numRuns: runs, seed },
       );
     },
   );

@@ -1,7 +1,7 @@
 import { CausalLM, type TokenEmbedding, type TokenHead } from "@neolog/models";
 import { Embedding, Linear, TiedHead } from "@neolog/nn";
 import { type Tensor, add, mul, persist, randn, reshape } from "@neolog/tensor";
-import { HIDDEN, VOCAB } from "./dense.ts";
+import { HIDDEN, LINEARS, VOCAB } from "./dense.ts";
 
 interface Ids {
   readonly values: Int32Array;
@@ -31,10 +31,23 @@ export class Tiny extends CausalLM {
   protected hiddenStates({ ids }: { ids: Ids }): readonly Tensor[] {
     const x = this.embed_tokens.forward(ids.values);
     const y = add(mul(x, x), this.second.forward(ids.values));
-    return [reshape(y, [ids.rows, ids.columns, HIDDEN])];
+    return [reshape(this.between(y), [ids.rows, ids.columns, HIDDEN])];
+  }
+  protected between(x: Tensor): Tensor {
+    return x;
   }
   protected unembed(x: Tensor): Tensor {
     return this.lm_head.forward(x);
+  }
+}
+
+/** Two weights more, not square, for LoRA to adapt. */
+export class TinyMlp extends Tiny {
+  readonly up_proj = new Linear(persist(randn(LINEARS.up_proj, 4)));
+  readonly down_proj = new Linear(persist(randn(LINEARS.down_proj, 5)));
+
+  protected override between(x: Tensor): Tensor {
+    return add(x, this.down_proj.forward(this.up_proj.forward(x)));
   }
 }
 
