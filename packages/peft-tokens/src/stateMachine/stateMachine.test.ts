@@ -41,7 +41,7 @@ describe.each(backends)("adapters on $title", ({ title, backend }) => {
     { kind: "rows" as const, command, share: 1 },
     { kind: "lora" as const, command: loraCommand, share: LORA_SHARE },
   ])(
-    "$kind: P-1 to P-18, P-20, P-21, P-24 to P-27: any sequence of commands leaves what dense tables say",
+    "P-1 to P-18, P-20, P-21, P-24 to P-27: any sequence of commands, $kind, leaves what dense tables say",
     { timeout: 8 * 3_600_000 },
     async ({ kind, command, share }) => {
       const runs = Math.ceil(numRuns * share);
