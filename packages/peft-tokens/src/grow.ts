@@ -1,6 +1,8 @@
 import { type Module, replaceModule } from "@neolog/nn";
 import type { AdaptableModel } from "./adaptable.ts";
+import type { Adapters } from "./adapters.ts";
 import { ConfigError } from "./errors.ts";
+import { TrainableTokensLayer } from "./layer.ts";
 import { layerAt } from "./wrap.ts";
 
 /** Runs `f` while the embedding and the head are plain modules, and puts their adapters around them again. */
@@ -16,6 +18,19 @@ export function whilePlain<T>(root: AdaptableModel, f: () => T): T {
     return f();
   } finally {
     for (const [path, wrapper] of wrapped) replaceModule(root, path, () => wrapper);
+  }
+}
+
+/** What adapters have of embedding and head must fit other sizes of them: rows do. Throws ConfigError UNSUPPORTED. */
+export function checkRowsAlone({ root }: Adapters, where: string): void {
+  for (const path of [root.embeddingPath, root.headPath]) {
+    const layer = typeof path === "string" ? layerAt(root, path) : null;
+    if (!layer || layer instanceof TrainableTokensLayer) continue;
+    throw new ConfigError(
+      "UNSUPPORTED",
+      `${where}: adapters may have token rows alone of ${path}, got a ${layer.moduleType}; merge or delete ${layer.adapters.join(", ")}`,
+      { module: path, adapters: layer.adapters },
+    );
   }
 }
 

@@ -10,7 +10,7 @@ import { readSide } from "./trainingState.ts";
 import { type AdapterFile, readConfig, readTensors } from "./readFolder.ts";
 import { type PeftConfig, type Placement, planAdapter, tokensOf } from "./registry.ts";
 import { WholeTables, vocabSizeOf } from "./tables.ts";
-import { growVocabulary } from "./grow.ts";
+import { checkRowsAlone, growVocabulary } from "./grow.ts";
 
 export interface LoadOptions {
   /** The adapter trains; frozen by default. */
@@ -48,6 +48,7 @@ export async function loadAdapterFiles(
   const { config, file } = side ? asOneSided(adapters, side, given.config, given.file) : given;
   const rows = vocabSizeOf(adapters);
   const vocabSize = options.resize && rows !== null ? rowsNeeded(rows, config, file) : undefined;
+  if (vocabSize !== undefined && vocabSize > rows!) checkRowsAlone(adapters, "loadAdapter");
   const adding = {
     autocastAdapterDtype,
     vocabSize,

@@ -1,6 +1,6 @@
 import { CheckpointError, type StoredTensor, fromTensor, toTensor } from "@neolog/checkpoint";
 import { loadedVocabSize } from "@neolog/models";
-import { Scope, type Tensor, assign, formatShape, sameShape } from "@neolog/tensor";
+import { Scope, type Shape, type Tensor, assign, formatShape, sameShape } from "@neolog/tensor";
 import { configValue } from "./adaptable.ts";
 import { copyOf } from "./copyOf.ts";
 import type { Adapters } from "./adapters.ts";
@@ -99,6 +99,14 @@ export class WholeTables implements Disposable {
 export function growsWithVocabulary({ root }: Pick<Adapters, "root">, module: string): boolean {
   return module === root.embeddingPath || module === root.headPath;
 }
+
+/** A shape whose first dimension is a module's rows, as it will be where the vocabulary has `vocabSize` tokens. */
+export const grownShape = (
+  adapters: Pick<Adapters, "root">,
+  module: string,
+  shape: Shape,
+  vocabSize: number | undefined,
+): Shape => (vocabSize !== undefined && growsWithVocabulary(adapters, module) ? [vocabSize, ...shape.slice(1)] : shape);
 
 /** The rows of the vocabulary, or null for a model that does not say. */
 export function vocabSizeOf({ root }: Pick<Adapters, "root">): number | null {

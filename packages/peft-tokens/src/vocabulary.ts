@@ -5,11 +5,10 @@ import { type AdaptableModel, configValue } from "./adaptable.ts";
 import type { Adapters } from "./adapters.ts";
 import { AdapterError, ConfigError } from "./errors.ts";
 import { type InitPolicy, type RowSource, checkInit, initialRows } from "./init.ts";
-import { growVocabulary, whilePlain } from "./grow.ts";
+import { checkRowsAlone, growVocabulary, whilePlain } from "./grow.ts";
 import { PeftModel } from "./model.ts";
 import { withTokens } from "./registry.ts";
-import { TrainableTokensLayer } from "./layer.ts";
-import { layerAt, plainAt } from "./wrap.ts";
+import { plainAt } from "./wrap.ts";
 
 /** A model with adapters, or one without. */
 type Base = AdaptableModel;
@@ -98,15 +97,7 @@ function checkKept(ids: Int32Array, positions: ReadonlyMap<number, number>, what
 /** Throws AdapterError MERGED, ConfigError UNSUPPORTED where an adapter has more of a table than rows. */
 function checkTables(adapters: Adapters, where: string): void {
   const { merged } = adapters.state;
-  for (const path of [adapters.root.embeddingPath, adapters.root.headPath]) {
-    const layer = typeof path === "string" ? layerAt(adapters.root, path) : null;
-    if (!layer || layer instanceof TrainableTokensLayer) continue;
-    throw new ConfigError(
-      "UNSUPPORTED",
-      `${where}: adapters may have token rows alone of ${path}, got a ${layer.moduleType}; merge or delete ${layer.adapters.join(", ")}`,
-      { module: path, adapters: layer.adapters },
-    );
-  }
+  checkRowsAlone(adapters, where);
   if (merged.length === 0) return;
   throw new AdapterError("MERGED", `${where}: nothing may be merged, got ${merged.join(", ")}; unmerge first`, {
     merged,

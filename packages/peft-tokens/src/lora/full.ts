@@ -3,6 +3,7 @@ import type { Shape } from "@neolog/tensor";
 import type { Adapters } from "../adapters.ts";
 import { ConfigError, TargetError } from "../errors.ts";
 import type { Placement } from "../registry.ts";
+import { grownShape } from "../tables.ts";
 import { endsWithName } from "../targets.ts";
 import { tieThrough } from "../ties.ts";
 import { layerAt, moduleNames, plainAt, weightAt } from "../wrap.ts";
@@ -35,7 +36,13 @@ export function fullModules({ root }: Adapters, { modules_to_save, ensure_weight
 }
 
 /** A copy of the module at a path. */
-export function fullPlacement({ root, state }: Adapters, path: string, config: LoraConfig, name: string): Placement {
+export function fullPlacement(
+  { root, state }: Adapters,
+  path: string,
+  config: LoraConfig,
+  name: string,
+  vocabSize?: number,
+): Placement {
   const module = plainAt(root, path)!;
   const own = [...module.namedParameters()].map(([key, t]): [string, Shape] => [key, t.shape]);
   const tensors =
@@ -47,7 +54,7 @@ export function fullPlacement({ root, state }: Adapters, path: string, config: L
       : new Map(own);
   return {
     path,
-    tensors,
+    tensors: new Map([...tensors].map(([key, shape]) => [key, grownShape({ root }, path, shape, vocabSize)])),
     // with bias "all" PEFT writes biases of such modules twice more
     redundant: ["original_module.bias", "modules_to_save.bias"],
     attach() {

@@ -42,16 +42,16 @@ export const lora: AdapterMethod<LoraConfig> = {
     checkApart(adapters, { targets, tokens, full, config });
     checkPatterns(targets, config, onWarning);
     const autocastAdapterDtype = options.autocastAdapterDtype ?? true;
-    const seed = options.seed ?? 0;
+    const { seed = 0, vocabSize } = options;
     const init = { init_weights: true, policy: options.init, autocastAdapterDtype, seed, onWarning };
     const placements: Placement[] = [
       ...rows.map(({ path, ids, sides }) =>
-        tokenPlacement(adapters, name, path, ids, { ...init, sides }, { nested: true, vocabSize: options.vocabSize }),
+        tokenPlacement(adapters, name, path, ids, { ...init, sides }, { nested: true, vocabSize }),
       ),
       ...targets.map((path, i) =>
-        loraPlacement(adapters, path, config, { autocastAdapterDtype, seed, index: i }, name),
+        loraPlacement(adapters, path, config, { autocastAdapterDtype, seed, index: i, vocabSize }, name),
       ),
-      ...full.map((path) => fullPlacement(adapters, path, config, name)),
+      ...full.map((path) => fullPlacement(adapters, path, config, name, vocabSize)),
     ];
     const biases = biasPlacements(adapters, config, { targets, tokens, full });
     return {

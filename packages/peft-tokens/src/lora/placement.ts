@@ -1,7 +1,8 @@
 import { Conv1D, Embedding, type Linear, type Module, type TiedHead, replaceModule } from "@neolog/nn";
-import { type Shape, type Tensor, isStorageDType, randomBits } from "@neolog/tensor";
+import { type Shape, isStorageDType, randomBits } from "@neolog/tensor";
 import type { Adapters } from "../adapters.ts";
 import type { Placement } from "../registry.ts";
+import { grownShape } from "../tables.ts";
 import { layerAt, plainAt, weightAt } from "../wrap.ts";
 import type { LoraConfig } from "./config.ts";
 import { LoraEmbedding } from "./embedding.ts";
@@ -17,6 +18,8 @@ export interface LoraOptionsInCode {
   readonly seed: number;
   /** The how-manieth target it is: targets start from different numbers. */
   readonly index: number;
+  /** Rows that the vocabulary will have; as it is now, by default. */
+  readonly vocabSize?: number | undefined;
 }
 
 /** LoRA's matrices at one module. */
@@ -24,13 +27,14 @@ export function loraPlacement(
   adapters: Adapters,
   path: string,
   config: LoraConfig,
-  { autocastAdapterDtype, seed, index }: LoraOptionsInCode,
+  { autocastAdapterDtype, seed, index, vocabSize }: LoraOptionsInCode,
   name: string,
 ): Placement {
   const { root } = adapters;
   const base = plainAt(root, path)!;
   const weight = weightAt(root, path);
-  const shape = loraShape(base, weight, byPattern(path, config.rank_pattern, config.r));
+  const size = grownShape(adapters, path, weight.shape, vocabSize);
+  const shape = loraShape(base, size, byPattern(path, config.rank_pattern, config.r));
   const alpha = byPattern(path, config.alpha_pattern, config.lora_alpha);
   const scale = alpha / (config.use_rslora ? Math.sqrt(shape.r) : shape.r);
   const keys = base instanceof Embedding ? EMBEDDING_KEYS : LINEAR_KEYS;
@@ -55,7 +59,7 @@ const LINEAR_KEYS = ["lora_A.weight", "lora_B.weight"];
 const EMBEDDING_KEYS = ["lora_embedding_A", "lora_embedding_B"];
 
 /** Linear and tied heads store [out, in], Conv1D [in, out]; an Embedding maps the vocabulary to its width. */
-function loraShape(base: Module, { shape }: Tensor, r: number): LoraShape {
+function loraShape(base: Module, shape: Shape, r: number): LoraShape {
   const [rows, columns] = shape as [number, number];
   return base instanceof Conv1D || base instanceof Embedding
     ? { r, in_features: rows, out_features: columns }
