@@ -20,6 +20,7 @@ export { type StreamOptions, generateStream } from "./generateStream.ts";
 export { Gpt2LMHeadModel } from "./gpt2.ts";
 export { GptNeoXForCausalLM } from "./gpt_neox.ts";
 export { CacheGradientError } from "./cachedPositions.ts";
+export { type HostMatrix, type IdMatrix, toHost } from "./inputs.ts";
 export { EncoderDecoderCache } from "./encoderDecoderCache.ts";
 export { KvCache } from "./kvCache.ts";
 export { LlamaForCausalLM } from "./llama.ts";

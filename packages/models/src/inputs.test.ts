@@ -1,3 +1,4 @@
+import { intTensor } from "@neolog/tensor";
 import { describe, expect, test } from "vitest";
 import { causalMask, causalMasks, maskedPositions, textStarts, toHost } from "./inputs.ts";
 
@@ -6,6 +7,28 @@ const ids = (rows: number, columns: number) =>
     "input_ids",
     Array.from({ length: rows }, () => Array.from({ length: columns }, () => 1)),
   );
+
+describe("toHost", () => {
+  test("takes rows, a tensor and a matrix on the host for the same ids", () => {
+    const matrix = { values: Int32Array.of(1, 2, 3, 4, 5, 6), rows: 2, columns: 3 };
+    expect(toHost("input_ids", matrix)).toBe(matrix);
+    expect(toHost("input_ids", [[1, 2, 3], [4, 5, 6]])).toEqual(matrix); // prettier-ignore
+    expect(toHost("input_ids", intTensor(matrix.values, [2, 3]))).toEqual(matrix);
+  });
+
+  test("refuses a matrix whose values do not fill it", () => {
+    const mustHold = "labels: values must be an Int32Array of rows · columns integers, got ";
+    expect(() => toHost("labels", { values: new Int32Array(5), rows: 2, columns: 3 })).toThrow(
+      `${mustHold}[2, 3] and [5]`,
+    );
+    expect(() => toHost("labels", { values: new Int32Array(0), rows: 0, columns: 3 })).toThrow(
+      `${mustHold}[0, 3] and [0]`,
+    );
+    const floats = new Float32Array(2) as never;
+    expect(() => toHost("labels", { values: floats, rows: 1, columns: 2 })).toThrow(`${mustHold}[1, 2] and [2]`);
+  });
+});
+
 const drawn = (...args: Parameters<typeof causalMask>): string[] => {
   const mask = causalMask(...args);
   const keys = mask.shape[3]!;

@@ -1,7 +1,7 @@
 import { IndexError, ShapeError, type Tensor, formatShape, intTensor } from "@neolog/tensor";
 
-/** Rows of equal length, or an int32 tensor [B, T]. */
-export type IdMatrix = readonly (readonly number[])[] | Tensor;
+/** Rows of equal length, an int32 tensor [B, T], or the same on the host, which is taken as it is. */
+export type IdMatrix = readonly (readonly number[])[] | Tensor | HostMatrix;
 
 /** A matrix of integers on the host, row-major. */
 export interface HostMatrix {
@@ -12,12 +12,8 @@ export interface HostMatrix {
 
 /** Brings ids to the host. Throws ShapeError for rows of unequal length or none, IndexError for what is no integer. */
 export function toHost(name: string, matrix: IdMatrix): HostMatrix {
-  if (!Array.isArray(matrix)) {
-    const t = matrix as Tensor;
-    const [rows, columns] = t.shape;
-    if (t.shape.length !== 2) throw new ShapeError(name, "a tensor [B, T] is needed", t.shape);
-    return { values: Int32Array.from(t.dataSync()), rows: rows!, columns: columns! };
-  }
+  if ("rows" in matrix) return checked(name, matrix);
+  if (!Array.isArray(matrix)) return fromTensor(name, matrix as Tensor);
   const rows = matrix as readonly (readonly number[])[];
   const columns = rows[0]?.length ?? 0;
   const uneven = rows.find((row) => row.length !== columns);
@@ -27,6 +23,23 @@ export function toHost(name: string, matrix: IdMatrix): HostMatrix {
   const fraction = values.find((value) => !Number.isInteger(value));
   if (fraction !== undefined) throw new IndexError(name, "values must be integers", fraction);
   return { values: Int32Array.from(values), rows: rows.length, columns };
+}
+
+function fromTensor(name: string, t: Tensor): HostMatrix {
+  const [rows, columns] = t.shape;
+  if (t.shape.length !== 2) throw new ShapeError(name, "a tensor [B, T] is needed", t.shape);
+  return { values: Int32Array.from(t.dataSync()), rows: rows!, columns: columns! };
+}
+
+function checked(name: string, matrix: HostMatrix): HostMatrix {
+  const { values, rows, columns } = matrix;
+  if (values instanceof Int32Array && values.length === rows * columns && values.length > 0) return matrix;
+  throw new ShapeError(
+    name,
+    "values must be an Int32Array of rows · columns integers",
+    [rows, columns],
+    [values.length],
+  );
 }
 
 /** The same, checked against the size of input_ids. */

@@ -66,7 +66,7 @@ export function mixedCall(adapters: Adapters, adapterNames: readonly SampleAdapt
 export function batchOf(inputs: unknown): number {
   const ids = (inputs as { input_ids?: unknown } | null)?.input_ids;
   if (Array.isArray(ids)) return ids.length;
-  const [batch] = (ids as { shape?: readonly number[] } | undefined)?.shape ?? [];
-  if (batch !== undefined) return batch;
+  const { shape, rows = shape?.[0] } = (ids ?? {}) as { shape?: readonly number[]; rows?: number };
+  if (rows !== undefined) return rows;
   throw new ConfigError("UNSUPPORTED", "adapterNames: the model's inputs must hold input_ids [B, T], got none", {});
 }

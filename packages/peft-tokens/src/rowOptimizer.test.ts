@@ -1,4 +1,5 @@
 import { AdamW, type AdamWOptions } from "@neolog/autograd";
+import { toHost } from "@neolog/models";
 import { Scope, type Tensor, mul, persist, setDefaultBackend } from "@neolog/tensor";
 import { computingBackends } from "@neolog/tensor/testing";
 import { beforeAll, describe, expect, test } from "vitest";
@@ -52,6 +53,10 @@ describe("A-88 which rows a step touches", () => {
     const peft = adapted("llama");
     expect(flagsOf(peft, BATCHES[0]!)).toEqual([1, 0, 0, 0]);
     expect(flagsOf(peft, ...BATCHES)).toEqual([1, 1, 0, 0]);
+  });
+  test("whatever form ids have", () => {
+    const host = Object.fromEntries(Object.entries(BATCHES[0]!).map(([key, rows]) => [key, toHost(key, rows)]));
+    expect(flagsOf(adapted("llama"), host as never)).toEqual([1, 0, 0, 0]);
   });
   test("head side: all rows where there was a target", () => {
     const noTarget = { ...BATCHES[0]!, labels: [[7, -100, -100, -100]] };

@@ -1,19 +1,18 @@
 import type { TouchedRows } from "@neolog/autograd";
-import { CausalLM } from "@neolog/models";
+import { CausalLM, type IdMatrix, toHost } from "@neolog/models";
 import type { Tensor } from "@neolog/tensor";
 import { configValue } from "./adaptable.ts";
-import { AdapterError, ConfigError } from "./errors.ts";
+import { AdapterError } from "./errors.ts";
 import type { TrainableTokensLayer } from "./layer.ts";
 import type { AnyPeftModel } from "./model.ts";
 import { sidesOf } from "./sides.ts";
 
-type Ids = readonly (readonly number[])[] | Tensor;
 /** What of a batch decides which rows it touches: [B, T] each. */
 export interface TouchingBatch {
-  readonly input_ids: Ids;
-  readonly attention_mask?: Ids | undefined;
-  readonly decoder_input_ids?: Ids | undefined;
-  readonly labels?: Ids | undefined;
+  readonly input_ids: IdMatrix;
+  readonly attention_mask?: IdMatrix | undefined;
+  readonly decoder_input_ids?: IdMatrix | undefined;
+  readonly labels?: IdMatrix | undefined;
 }
 
 /**
@@ -59,24 +58,20 @@ export function originalRows(peft: AnyPeftModel): (p: Tensor) => Tensor {
 }
 
 function idsOf({ input_ids, attention_mask, decoder_input_ids, labels }: TouchingBatch, root: object): number[] {
-  const mask = attention_mask && flat(attention_mask);
-  const ids = flat(input_ids).filter((_, i) => mask?.[i] !== 0);
+  const mask = attention_mask && toHost("attention_mask", attention_mask).values;
+  const ids = [...toHost("input_ids", input_ids).values].filter((_, i) => mask?.[i] !== 0);
   if (configValue(root as never, "is_encoder_decoder") !== true) return ids;
   const start = configValue(root as never, "decoder_start_token_id");
-  const decoded = decoder_input_ids ? flat(decoder_input_ids) : labels ? targetsOf(labels, false) : [];
+  const decoded = decoder_input_ids
+    ? toHost("decoder_input_ids", decoder_input_ids).values
+    : labels
+      ? targetsOf(labels, false)
+      : [];
   return [...ids, ...decoded, ...(typeof start === "number" ? [start] : [])];
 }
 
 /** Labels that count; a decoder predicts none for the first position. */
-function targetsOf(labels: Ids, shifted: boolean): number[] {
-  const [, T] = sizeOf(labels);
-  return flat(labels).filter((label, i) => label !== -100 && !(shifted && i % T === 0));
+function targetsOf(labels: IdMatrix, shifted: boolean): Int32Array {
+  const { values, columns } = toHost("labels", labels);
+  return values.filter((label, i) => label !== -100 && !(shifted && i % columns === 0));
 }
-
-function sizeOf(ids: Ids): readonly [number, number] {
-  const [rows, columns] = Array.isArray(ids) ? [ids.length, (ids[0] as number[]).length] : (ids as Tensor).shape;
-  if (rows !== undefined && columns !== undefined) return [rows, columns];
-  throw new ConfigError("ARGUMENT", "touchedRows: ids must be [B, T]");
-}
-const flat = (ids: Ids): number[] =>
-  Array.isArray(ids) ? (ids as number[][]).flat() : [...(ids as Tensor).dataSync()];
