@@ -241,6 +241,14 @@ describe.each(FORMS)("LoRA folders with rows as $form, $name", (form) => {
     }
   });
 
+  test("a rank whose matrices no memory holds is refused before they are made", async () => {
+    for (const r of [2 ** 30, 2979412437626010]) {
+      const error = await refused(folder(good, { r }), { strict: false, ignoreMismatchedSizes: true });
+      expect(error).toMatchObject({ name: "ConfigError", code: "RANK", fields: { key: "r", value: r } });
+      expect(error.message).toMatch(/^r: must give matrices of fewer than 1073741824 elements, got \d+ at .* of \[/);
+    }
+  });
+
   test("ids beyond the table are an error, or grow it first", async () => {
     const indices =
       form.form === "a list"

@@ -1,6 +1,7 @@
 import { Conv1D, Embedding, type Linear, type Module, type TiedHead, replaceModule } from "@neolog/nn";
 import { type Shape, isStorageDType, randomBits } from "@neolog/tensor";
 import type { Adapters } from "../adapters.ts";
+import { ConfigError } from "../errors.ts";
 import type { Placement } from "../registry.ts";
 import { grownShape } from "../tables.ts";
 import { layerAt, plainAt, weightAt } from "../wrap.ts";
@@ -35,6 +36,7 @@ export function loraPlacement(
   const weight = weightAt(root, path);
   const size = grownShape(adapters, path, weight.shape, vocabSize);
   const shape = loraShape(base, size, byPattern(path, config.rank_pattern, config.r));
+  checkSize(path, shape);
   const alpha = byPattern(path, config.alpha_pattern, config.lora_alpha);
   const scale = alpha / (config.use_rslora ? Math.sqrt(shape.r) : shape.r);
   const keys = base instanceof Embedding ? EMBEDDING_KEYS : LINEAR_KEYS;
@@ -57,6 +59,19 @@ export function loraPlacement(
 
 const LINEAR_KEYS = ["lora_A.weight", "lora_B.weight"];
 const EMBEDDING_KEYS = ["lora_embedding_A", "lora_embedding_B"];
+
+/** Elements of a matrix: what 4 GiB hold in float32, the most that one memory has. */
+const MAX_ELEMENTS = 2 ** 30;
+
+function checkSize(path: string, { r, in_features, out_features }: LoraShape): void {
+  const elements = r * Math.max(in_features, out_features);
+  if (elements < MAX_ELEMENTS) return;
+  throw new ConfigError(
+    "RANK",
+    `r: must give matrices of fewer than ${MAX_ELEMENTS} elements, got ${r} at ${path} of [${out_features}, ${in_features}]`,
+    { key: "r", value: r, path },
+  );
+}
 
 /** Linear and tied heads store [out, in], Conv1D [in, out]; an Embedding maps the vocabulary to its width. */
 function loraShape(base: Module, shape: Shape, r: number): LoraShape {
