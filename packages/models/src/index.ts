@@ -6,6 +6,7 @@ export {
   AutoModelWithLMHead,
   type LanguageModel,
 } from "./autoModel.ts";
+export { BatchSampler, type BatchSamplerOptions } from "./batchSampler.ts";
 export { BertForMaskedLM } from "./bert.ts";
 export { CausalLM, type CausalLMOutput, type ModelInputs } from "./causalLm.ts";
 export type { ChatMessage, ChatTemplateOptions, RenderedChat } from "./chatTemplate.ts";
@@ -21,6 +22,7 @@ export { Gpt2LMHeadModel } from "./gpt2.ts";
 export { GptNeoXForCausalLM } from "./gpt_neox.ts";
 export { CacheGradientError } from "./cachedPositions.ts";
 export { type HostMatrix, type IdMatrix, toHost } from "./inputs.ts";
+export { DataLoader, type DataLoaderOptions, type Dataset } from "./dataLoader.ts";
 export { EncoderDecoderCache } from "./encoderDecoderCache.ts";
 export { KvCache } from "./kvCache.ts";
 export { LlamaForCausalLM } from "./llama.ts";
@@ -28,6 +30,7 @@ export * from "./logits.ts";
 export { MistralForCausalLM } from "./mistral.ts";
 export { MaskedLM, type MaskedLMInputs, type MaskedLMOutput } from "./maskedLm.ts";
 export { type PackedSequences, packSequences } from "./packSequences.ts";
+export { type PaddedSequences, type Sequence, padSequences } from "./padSequences.ts";
 export { Phi3ForCausalLM } from "./phi3.ts";
 export { type ModelOutput, PreTrainedModel } from "./preTrainedModel.ts";
 export { OptForCausalLM } from "./opt.ts";
@@ -41,6 +44,7 @@ export { loadedVocabSize } from "./resize.ts";
 export { AdaptedEmbeddingError } from "./resize.ts";
 export type { SavePretrainedOptions } from "./savePretrained.ts";
 export type { TokenEmbedding, TokenHead } from "./tokenModules.ts";
+export { type Ragged, type SequenceColumns, SequenceDataset } from "./sequenceDataset.ts";
 export { Seq2SeqLM, type Seq2SeqLMInputs, type Seq2SeqLMOutput } from "./seq2SeqLm.ts";
 export { T5ForConditionalGeneration } from "./t5.ts";
 export { type TokenDecoder, TextStreamer, type TextStreamerOptions } from "./textStreamer.ts";

@@ -1,15 +1,25 @@
 import { backward } from "@neolog/autograd";
 import { stateDict } from "@neolog/nn";
-import { Scope } from "@neolog/tensor";
+import { Scope, type Tensor } from "@neolog/tensor";
+import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { AutoModelForCausalLM } from "./autoModel.ts";
-import { packSequences } from "./packSequences.ts";
+import type { ModelInputs } from "./causalLm.ts";
+import type { HostMatrix } from "./inputs.ts";
+import { type PackedSequences, packSequences } from "./packSequences.ts";
+import { padSequences } from "./padSequences.ts";
 import { DECODERS, TINY, worstExcess } from "./testing.ts";
 
 const TEXTS = [[1, 2, 3, 4, 5, 6], [7], [8, 9, 10, 3], [4, 2]];
 
+const listsOf = ({ values, columns }: HostMatrix): number[][] =>
+  Array.from({ length: values.length / columns }, (_, i) => [...values.subarray(i * columns, (i + 1) * columns)]);
+const rowsOf = (packed: PackedSequences): object =>
+  Object.fromEntries(Object.entries(packed).map(([key, matrix]) => [key, listsOf(matrix as HostMatrix)]));
+
 test("a row holds the ids, positions that begin again, and labels but for each first token", () => {
-  expect(packSequences([{ input_ids: [5, 6, 7] }, { input_ids: [8, 9], labels: [-100, 4] }])).toEqual({
+  const packed = packSequences([{ input_ids: [5, 6, 7] }, { input_ids: [8, 9], labels: [-100, 4] }]);
+  expect(rowsOf(packed)).toEqual({
     input_ids: [[5, 6, 7, 8, 9]],
     position_ids: [[0, 1, 2, 0, 1]],
     labels: [[-100, 6, 7, -100, 4]],
@@ -17,6 +27,80 @@ test("a row holds the ids, positions that begin again, and labels but for each f
   expect(() => packSequences([{ input_ids: [1, 2], labels: [1] }])).toThrow(
     "packSequences: a text needs a label for each id, got [2] and [1]",
   );
+});
+
+describe("in rows of a greatest length", () => {
+  const text = (...input_ids: number[]) => ({ input_ids });
+
+  test("each text takes the fullest row that has room, the longest first", () => {
+    const texts = [text(1, 2), text(3, 4, 5, 6, 7), text(8, 9, 10), text(11)];
+    expect(rowsOf(packSequences(texts, { maxLength: 6 }))).toEqual({
+      input_ids: [[3, 4, 5, 6, 7, 11], [8, 9, 10, 1, 2, 2]],
+      position_ids: [[0, 1, 2, 3, 4, 0], [0, 1, 2, 0, 1, 0]],
+      labels: [[-100, 4, 5, 6, 7, -100], [-100, 9, 10, -100, 2, -100]],
+    }); // prettier-ignore
+  });
+
+  test("says what does not fit", () => {
+    expect(() => packSequences([text(1, 2, 3)], { maxLength: 2 })).toThrow(
+      "packSequences: texts must have at most 2 tokens, got [3]",
+    );
+    expect(() => packSequences([{ input_ids: [1, 2], attention_mask: [1, 0] }])).toThrow(
+      "packSequences: texts must come without padding: leave out masked positions, got [2]",
+    );
+    expect(() => packSequences([])).toThrow("packSequences: at least one text with a token is needed, got [0]");
+  });
+
+  test("always holds every text once, whole, from position 0 on", () => {
+    const lengths = fc.array(fc.integer({ min: 1, max: 7 }), { minLength: 1, maxLength: 9 });
+    fc.assert(
+      fc.property(lengths, fc.integer({ min: 7, max: 20 }), (lengths, maxLength) => {
+        const lists = lengths.map((length, i) => Array.from({ length }, (_, t) => 10 * i + t));
+        const { input_ids, position_ids, labels } = packSequences(
+          lists.map((list) => text(...list)),
+          { maxLength },
+        );
+        expect(input_ids.columns).toBeLessThanOrEqual(maxLength);
+        for (const ids of lists) {
+          const at = input_ids.values.indexOf(ids[0]!);
+          const part = ({ values }: HostMatrix): number[] => [...values.subarray(at, at + ids.length)];
+          expect(Math.floor(at / input_ids.columns)).toBe(Math.floor((at + ids.length - 1) / input_ids.columns));
+          expect(part(input_ids)).toEqual(ids);
+          expect(part(position_ids)).toEqual(ids.map((_, t) => t));
+          expect(part(labels)).toEqual([-100, ...ids.slice(1)]);
+        }
+        const counted = labels.values.filter((label) => label !== -100).length;
+        expect(counted).toBe(lists.flat().length - lists.length);
+      }),
+    );
+  });
+
+  test.each(DECODERS)("gives the loss and gradients of the padded batch, %s", (type) => {
+    const ids = fc.array(fc.integer({ min: 1, max: 22 }), { minLength: 1, maxLength: 6 });
+    const batches = fc
+      .array(ids, { minLength: 1, maxLength: 5 })
+      .filter((lists) => lists.some(({ length }) => length > 1));
+    const model = AutoModelForCausalLM.fromConfig(TINY[type]!, { seed: 5, std: 0.3 });
+    const { weight } = model.moduleAt(model.embeddingPath) as unknown as { weight: Tensor };
+    weight.requiresGrad = true;
+    const lossAndGradient = (batch: ModelInputs): number[] => {
+      using _scope = new Scope();
+      const loss = model.forward(batch).loss!;
+      backward(loss);
+      const values = [...loss.dataSync(), ...weight.grad!.dataSync()];
+      weight.grad = null;
+      return values;
+    };
+    fc.assert(
+      fc.property(batches, (lists) => {
+        const rows = lists.map((list) => text(...list));
+        const maxLength = Math.max(...lists.map(({ length }) => length));
+        const [packed, padded] = [packSequences(rows, { maxLength }), padSequences(rows)].map(lossAndGradient);
+        expect(worstExcess(packed!, padded!, { atol: 1e-5, rtol: 1e-4 })).toBeLessThanOrEqual(0);
+      }),
+      { numRuns: 25 },
+    );
+  });
 });
 
 describe.each(DECODERS)("%s, packed", (type) => {
@@ -30,7 +114,7 @@ describe.each(DECODERS)("%s, packed", (type) => {
   });
 
   test("gives the gradients of the mean over all labels", () => {
-    const gradients = (rows: { input_ids: number[][]; position_ids?: number[][]; labels: number[][] }[]) => {
+    const gradients = (rows: ModelInputs[]) => {
       const model = build();
       for (const p of model.parameters()) p.requiresGrad = true;
       for (const row of rows) backward(model.forward(row).loss!);
