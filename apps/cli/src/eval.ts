@@ -4,7 +4,7 @@ import { ADAPTER, BACKEND, DATA, MODEL, REVISION, command, positiveInteger } fro
 import { readExamples } from "./data.ts";
 import { type Example, type ModelKind, collate, kindOf, predictedTokens } from "./example.ts";
 import { type Io, breathe } from "./io.ts";
-import { type Loaded, loadModel, run } from "./load.ts";
+import { type Loaded, loadModel, lossOf } from "./load.ts";
 import { Output } from "./output.ts";
 import { columns, thousands } from "./text.ts";
 
@@ -62,9 +62,9 @@ async function meanLoss(
   for (let start = 0; start < examples.length; start += batchSize) {
     using _scope = new Scope();
     const batch = examples.slice(start, start + batchSize);
-    const { loss } = untracked(() => run(model, collate(batch)));
+    const loss = untracked(() => lossOf(model, collate(batch)));
     const count = batch.reduce((sum, example) => sum + predictedTokens(example, kind), 0);
-    total += (await loss!.item()) * count;
+    total += (await loss.item()) * count;
     tokens += count;
     onProgress?.(start + batch.length);
     await breathe();

@@ -2,7 +2,7 @@ import { AdamW, type ScheduleName, backward, schedule } from "@neolog/autograd";
 import { CliError } from "./errors.ts";
 import { type Example, collate } from "./example.ts";
 import { type PeftModel, originalRows, tokenParameters, touchedRows } from "@neolog/peft-tokens";
-import { run } from "./load.ts";
+import { lossOf } from "./load.ts";
 import type { LanguageModel } from "@neolog/models";
 import { Random, Scope } from "@neolog/tensor";
 
@@ -78,11 +78,11 @@ export class FineTuning {
     const batch = batchAt(this.step, this.#examples.length, this.recipe).map((i) => this.#examples[i]!);
     this.optimizer.lr = this.recipe.lr * this.#factor(this.step);
     const inputs = collate(batch);
-    const { loss } = run(this.#peft, inputs);
-    backward(loss!);
+    const loss = lossOf(this.#peft, inputs);
+    backward(loss);
     this.optimizer.step(touchedRows(this.#peft, inputs));
     this.optimizer.zeroGrad();
-    const value = await loss!.item();
+    const value = await loss.item();
     if (!Number.isFinite(value)) {
       throw new CliError(`the loss must stay a number, got ${value} in step ${this.step + 1}; a lower --lr may help`);
     }

@@ -1,6 +1,6 @@
 /** Neolog's training step as a contender: `node ours.js wasm THREADS [flags]`. */
 import { AdamW, backward } from "@neolog/autograd";
-import { AutoModelForCausalLM, type CausalLM, type CausalLMOutput, type ModelInputs } from "@neolog/models";
+import { AutoModelForCausalLM, type CausalLM, type ModelInputs } from "@neolog/models";
 import { TrainableTokensConfig, getPeftModel } from "@neolog/peft-tokens";
 import { Scope, type Tensor, openBackend, setDefaultBackend } from "@neolog/tensor";
 import { type Prepared, serve } from "../serve.ts";
@@ -13,7 +13,7 @@ const backend = await openBackend(name, options);
 setDefaultBackend(backend);
 
 interface Trained {
-  readonly forward: (inputs: ModelInputs) => CausalLMOutput;
+  readonly loss: (inputs: ModelInputs) => Tensor;
   readonly parameters: Tensor[];
 }
 
@@ -21,13 +21,13 @@ interface Trained {
 function rowsOf(model: CausalLM, token_indices: readonly number[]): Trained {
   const peft = getPeftModel(model, new TrainableTokensConfig({ token_indices: [...token_indices] }));
   const parameters = peft.parameters().filter((t) => t.requiresGrad);
-  return { forward: (inputs) => peft.forward(inputs), parameters };
+  return { loss: (inputs) => peft.loss(inputs), parameters };
 }
 
 function whole(model: CausalLM): Trained {
   const parameters = model.parameters();
   for (const t of parameters) t.requiresGrad = true;
-  return { forward: (inputs) => model.forward(inputs), parameters };
+  return { loss: (inputs) => model.loss(inputs), parameters };
 }
 
 const spec = {
@@ -41,9 +41,9 @@ await serve(spec, async ({ kernel, dir }): Promise<Prepared | null> => {
   const shape = SHAPES[of];
   const { input_ids, token_indices } = batchOf(shape);
   const model = dir ? await AutoModelForCausalLM.fromPretrained(dir) : randomBfloat16Model(shape.config);
-  const { forward, parameters } = what === "rows" ? rowsOf(model, token_indices) : whole(model);
+  const { loss, parameters } = what === "rows" ? rowsOf(model, token_indices) : whole(model);
   const optimizer = new AdamW(parameters, { lr: 1e-3 });
-  const lossOf = (): Tensor => forward({ input_ids, labels: input_ids }).loss!;
+  const lossOf = (): Tensor => loss({ input_ids, labels: input_ids });
   return {
     run: () => {
       using _step = new Scope();

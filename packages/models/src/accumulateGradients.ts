@@ -12,7 +12,7 @@ export type LabelledBatch = ModelInputs & { readonly labels: IdMatrix };
  * long as the scope around this call. Throws ShapeError where no label counts.
  */
 export function accumulateGradients(
-  model: { forward(inputs: ModelInputs): { readonly loss: Tensor | null } },
+  model: { loss(inputs: ModelInputs): Tensor },
   batches: readonly LabelledBatch[],
   parameters: Iterable<Tensor>,
 ): Tensor {
@@ -26,7 +26,7 @@ export function accumulateGradients(
   batches.forEach((batch, i) => {
     if (counts[i] === 0) return;
     using scope = new Scope();
-    const loss = mul(model.forward(batch).loss!, counts[i]! / all);
+    const loss = mul(model.loss(batch), counts[i]! / all);
     backward(loss);
     for (const { grad } of trained) if (grad) scope.keep(grad);
     const before: Tensor | null = mean;

@@ -1,11 +1,10 @@
 import { backward } from "@neolog/autograd";
 import { Embedding, Linear, Module, replaceModule, stateDict } from "@neolog/nn";
-import { type Tensor, add, ones } from "@neolog/tensor";
+import { type Tensor, add, div, mul, ones, tanh } from "@neolog/tensor";
 import { describe, expect, test } from "vitest";
 import { AutoModelForCausalLM } from "./autoModel.ts";
 import type { CausalLM } from "./causalLm.ts";
 import type { PretrainedConfig } from "./config.ts";
-import { softcap } from "./gemma.ts";
 import { KvCache } from "./kvCache.ts";
 import { ARCHITECTURES } from "./registry.ts";
 import { AdaptedEmbeddingError } from "./resize.ts";
@@ -23,6 +22,8 @@ import {
 } from "./testing.ts";
 
 const { fromConfig } = AutoModelForCausalLM;
+
+const softcap = (x: Tensor, cap: number | null): Tensor => (cap === null ? x : mul(tanh(div(x, cap)), cap));
 
 /** Adds one to what the embedding gives, and two to what the tied head gives. */
 class Shifted extends Module {

@@ -1,4 +1,16 @@
-import { ShapeError, type Tensor, crossEntropy, reshape, slice } from "@neolog/tensor";
+import {
+  ShapeError,
+  type Tensor,
+  crossEntropy,
+  div,
+  intTensor,
+  linearCrossEntropy,
+  mul,
+  reshape,
+  slice,
+  takeRows,
+  tanh,
+} from "@neolog/tensor";
 import { CausalDecoding, type Decoding, type Prompt } from "./decoding.ts";
 import { generate } from "./generate.ts";
 import type { GenerateOptions } from "./generateOptions.ts";
@@ -14,6 +26,7 @@ import {
 } from "./inputs.ts";
 import type { KvCache } from "./kvCache.ts";
 import { type ModelOutput, PreTrainedModel, type Through } from "./preTrainedModel.ts";
+import type { TokenHead } from "./tokenModules.ts";
 
 /** What a causal language model reads; names and meaning as in transformers. */
 export interface ModelInputs {
@@ -71,17 +84,57 @@ export abstract class CausalLM extends PreTrainedModel<ModelInputs, CausalLMOutp
     const loss = labels
       ? crossEntropy(
           reshape(logits, [rows * columns, logits.shape[2]!]),
-          shiftedTargets(toHostLike("labels", labels, rows, columns)),
+          intTensor(shiftedTargets(toHostLike("labels", labels, rows, columns))),
         )
       : null;
     return { logits, loss, ...(output_hidden_states ? { hidden_states } : {}) };
   }
 
+  /** The loss of `forward`, of the same value and gradients, from logits that never exist together: see `lossOf`. */
+  override loss(inputs: ModelInputs): Tensor {
+    const { labels } = inputs;
+    if (!labels) throw new ShapeError("loss", "labels are needed, got none");
+    const { ids, ...decoder } = this.#decoderInputs(inputs);
+    const { rows, columns } = ids;
+    const targets = shiftedTargets(toHostLike("labels", labels, rows, columns));
+    const hidden = this.hiddenStates({ ids, ...decoder }, false).at(-1)!;
+    return this.lossOf(reshape(hidden, [rows * columns, hidden.shape[2]!]), targets);
+  }
+
+  /** The normed output of the last block, [B, T, hidden]. */
+  lastHiddenState(inputs: ModelInputs): Tensor {
+    return this.hiddenStates(this.#decoderInputs(inputs), false).at(-1)!;
+  }
+
+  /**
+   * Mean cross entropy of what the head makes of hidden [N, hidden], over the rows whose target is not −100; NaN where there is none.
+   * The [N, vocab] logits are formed only where the head is more than one product: with LoRA, a bias, or samples that differ.
+   */
+  lossOf(hidden: Tensor, targets: Int32Array): Tensor {
+    const counted = Int32Array.from(targets.keys()).filter((i) => targets[i] !== -100);
+    const some = counted.length > 0 && counted.length < targets.length;
+    const x = some ? takeRows(hidden, counted) : hidden;
+    const wanted = intTensor(some ? counted.map((i) => targets[i]!) : targets);
+    const head = this.head.linearHead?.();
+    if (!head || head.bias) return crossEntropy(this.unembed(x), wanted);
+    return linearCrossEntropy(x, head.weight, wanted, { override: head.override, softcap: this.logitCap });
+  }
+
   /** The input of every block and the normed output, each [B, T, hidden]; only the last one unless `keepAll`. */
   protected abstract hiddenStates(inputs: DecoderInputs, keepAll: boolean): readonly Tensor[];
 
-  /** The normed output [B, n, hidden] → logits [B, n, vocab] */
-  protected abstract unembed(x: Tensor): Tensor;
+  protected abstract get head(): TokenHead;
+
+  /** Logits become cap·tanh(logits / cap), where there is one. */
+  protected get logitCap(): number | null {
+    return null;
+  }
+
+  /** The normed output [..., hidden] → logits [..., vocab] */
+  protected unembed(x: Tensor): Tensor {
+    const [logits, cap] = [this.head.forward(x), this.logitCap];
+    return cap === null ? logits : mul(tanh(div(logits, cap)), cap);
+  }
 
   /** A run over rows that begin with this prompt. */
   decoding(prompt: Prompt): Decoding {

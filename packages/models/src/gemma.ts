@@ -12,7 +12,7 @@ import {
   ropeAngles,
   ropeFrequencies,
 } from "@neolog/nn";
-import { type Tensor, add, cast, div, full, mul, reshape, tanh } from "@neolog/tensor";
+import { type Tensor, add, cast, full, mul, reshape } from "@neolog/tensor";
 import * as v from "valibot";
 import { CausalLM, type DecoderInputs } from "./causalLm.ts";
 import {
@@ -77,7 +77,6 @@ function scaledLookup(table: TokenEmbedding, ids: Int32Array): Tensor {
 }
 
 /** x [...] → [...], bent into (−cap, cap); x itself for null. Bello et al. 2016, https://arxiv.org/abs/1611.09940 */
-export const softcap = (x: Tensor, cap: number | null): Tensor => (cap === null ? x : mul(tanh(div(x, cap)), cap));
 
 /** Gated feed-forward block. Shazeer 2020, https://arxiv.org/abs/2002.05202 */
 export class GemmaMlp extends Module {
@@ -195,8 +194,11 @@ export abstract class GemmaLike extends CausalLM {
   protected hiddenStates(inputs: DecoderInputs, keepAll: boolean): Tensor[] {
     return this.model.forward(inputs, keepAll);
   }
-  protected unembed(x: Tensor): Tensor {
-    return softcap(this.lm_head.forward(x), this.#cap);
+  protected get head(): TokenHead {
+    return this.lm_head;
+  }
+  protected override get logitCap(): number | null {
+    return this.#cap;
   }
 }
 

@@ -167,7 +167,7 @@ export class Gpt2LMHeadModel extends CausalLM {
   protected hiddenStates(inputs: DecoderInputs, keepAll: boolean): Tensor[] {
     return this.transformer.forward(inputs, keepAll);
   }
-  protected unembed(x: Tensor): Tensor {
-    return this.lm_head.forward(x);
+  protected get head(): TokenHead {
+    return this.lm_head;
   }
 }

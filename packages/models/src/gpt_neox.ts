@@ -203,7 +203,7 @@ export class GptNeoXForCausalLM extends CausalLM {
   protected hiddenStates(inputs: DecoderInputs, keepAll: boolean): Tensor[] {
     return this.gpt_neox.forward(inputs, keepAll);
   }
-  protected unembed(x: Tensor): Tensor {
-    return this.lm_head.forward(x);
+  protected get head(): TokenHead {
+    return this.lm_head;
   }
 }

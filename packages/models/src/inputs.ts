@@ -54,13 +54,13 @@ export function toHostLike(name: string, matrix: IdMatrix, rows: number, columns
   return host;
 }
 
-/** Targets of a causal language model: position t predicts label t + 1; −100 at the end of each row. int32 [B · T] */
-export function shiftedTargets({ values, rows, columns }: HostMatrix): Tensor {
+/** Targets of a causal language model: position t predicts label t + 1; −100 at the end of each row. [B · T] */
+export function shiftedTargets({ values, rows, columns }: HostMatrix): Int32Array {
   const targets = new Int32Array(values.length).fill(-100);
   for (let row = 0; row < rows; row++) {
     targets.set(values.subarray(row * columns + 1, (row + 1) * columns), row * columns);
   }
-  return intTensor(targets);
+  return targets;
 }
 
 /** Positions 0, 1, … of each row, after `past` cached ones. [B · T] */

@@ -230,8 +230,8 @@ export abstract class LlamaLike extends CausalLM {
   protected hiddenStates(inputs: DecoderInputs, keepAll: boolean): Tensor[] {
     return this.model.forward(inputs, keepAll);
   }
-  protected unembed(x: Tensor): Tensor {
-    return this.lm_head.forward(x);
+  protected get head(): TokenHead {
+    return this.lm_head;
   }
 }
 

@@ -201,7 +201,7 @@ export class OptForCausalLM extends CausalLM {
   protected hiddenStates(inputs: DecoderInputs, keepAll: boolean): Tensor[] {
     return this.model.forward(inputs, keepAll);
   }
-  protected unembed(x: Tensor): Tensor {
-    return this.lm_head.forward(x);
+  protected get head(): TokenHead {
+    return this.lm_head;
   }
 }

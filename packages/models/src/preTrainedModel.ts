@@ -1,7 +1,7 @@
 import { checkpoint } from "@neolog/autograd";
 import type { FolderTarget } from "@neolog/checkpoint";
 import { Module } from "@neolog/nn";
-import type { Tensor } from "@neolog/tensor";
+import { ShapeError, type Tensor } from "@neolog/tensor";
 import type { GenerationConfig, PretrainedConfig } from "./config.ts";
 import { resizeTokenEmbeddings } from "./resize.ts";
 import { type SavePretrainedOptions, savePretrained } from "./savePretrained.ts";
@@ -50,6 +50,13 @@ export abstract class PreTrainedModel<Inputs = never, Output extends ModelOutput
   abstract get headPath(): string | null;
 
   abstract override forward(inputs: Inputs): Output;
+
+  /** The loss alone, [] : what training needs of `forward`. Throws ShapeError without labels. */
+  loss(inputs: Inputs): Tensor {
+    const { loss } = this.forward(inputs);
+    if (!loss) throw new ShapeError("loss", "labels are needed, got none");
+    return loss;
+  }
 
   /** The config as loaded, with what resizing changed. */
   get config(): PretrainedConfig {

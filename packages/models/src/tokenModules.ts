@@ -1,4 +1,4 @@
-import type { Module } from "@neolog/nn";
+import type { MaybeLinearHead, Module } from "@neolog/nn";
 import type { DType, Tensor } from "@neolog/tensor";
 
 /** What a model asks of a module that looks tokens up; adapters that wrap one answer the same. */
@@ -8,13 +8,13 @@ export interface TokenLookup extends Module {
 }
 
 /** What a model asks of its input embedding. */
-export interface TokenEmbedding extends TokenLookup {
+export interface TokenEmbedding extends TokenLookup, MaybeLinearHead {
   /** hidden [..., hidden] → logits [..., vocab], for a tied head. */
   unembed(x: Tensor): Tensor;
 }
 
 /** What a model asks of its output head. */
-export interface TokenHead extends Module {
+export interface TokenHead extends Module, MaybeLinearHead {
   /** hidden [..., hidden] → logits [..., vocab] */
   forward(x: Tensor): Tensor;
 }

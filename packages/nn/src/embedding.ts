@@ -1,6 +1,7 @@
 import { IndexError, type Tensor, add, detach, matmulT, overrideRows, takeRows } from "@neolog/tensor";
 import { Module } from "./module.ts";
 import { blank } from "./init.ts";
+import type { LinearHead, MaybeLinearHead } from "./linearHead.ts";
 
 /** A table of token vectors, weight [vocab, hidden]; `unembed` is the head tied to it. */
 export class Embedding extends Module {
@@ -44,6 +45,10 @@ export class Embedding extends Module {
   unembed(x: Tensor): Tensor {
     return matmulT(x, this.weight);
   }
+  /** Of `unembed`. */
+  linearHead(): LinearHead {
+    return { weight: this.weight, bias: null, override: null };
+  }
 
   /** x [n, hidden] with the gradient stopped at positions whose id is `padding_idx`. */
   withoutPaddingGradient(ids: Int32Array, x: Tensor): Tensor {
@@ -75,13 +80,18 @@ export class TiedEmbedding extends Module {
   }
 }
 
+/** What a tied head asks of the embedding. */
+interface Unembeds extends MaybeLinearHead {
+  unembed(x: Tensor): Tensor;
+}
+
 /** A head without parameters of its own: logits through the embedding that `find` gives, adapted or not. */
 export class TiedHead extends Module {
-  readonly #find: () => { unembed(x: Tensor): Tensor };
+  readonly #find: () => Unembeds;
   readonly #owner: { bias: Tensor } | null;
 
   /** `owner` is the module that has the head's bias, where there is one. */
-  constructor(find: () => { unembed(x: Tensor): Tensor }, owner: { bias: Tensor } | null = null) {
+  constructor(find: () => Unembeds, owner: { bias: Tensor } | null = null) {
     super();
     this.#find = find;
     this.#owner = owner;
@@ -93,5 +103,9 @@ export class TiedHead extends Module {
   forward(x: Tensor): Tensor {
     const logits = this.#find().unembed(x);
     return this.bias ? add(logits, this.bias) : logits;
+  }
+  linearHead(): LinearHead | null {
+    const head = this.#find().linearHead?.() ?? null;
+    return head && { ...head, bias: this.bias };
   }
 }

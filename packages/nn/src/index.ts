@@ -4,6 +4,7 @@ export * from "./embedding.ts";
 export * from "./init.ts";
 export * from "./layerNorm.ts";
 export * from "./linear.ts";
+export * from "./linearHead.ts";
 export * from "./module.ts";
 export * from "./nearest.ts";
 export * from "./replace.ts";

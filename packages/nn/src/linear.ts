@@ -1,6 +1,7 @@
 import { type Tensor, linear as affine } from "@neolog/tensor";
 import { Module } from "./module.ts";
 import { blank } from "./init.ts";
+import type { LinearHead } from "./linearHead.ts";
 
 /** y = x·Wᵀ + b; weight [out, in], bias [out] or null. */
 export class Linear extends Module {
@@ -25,6 +26,9 @@ export class Linear extends Module {
   /** x [..., in] → [..., out] */
   forward(x: Tensor): Tensor {
     return affine(x, this.weight, this.bias);
+  }
+  linearHead(): LinearHead {
+    return { weight: this.weight, bias: this.bias, override: null };
   }
 }
 

@@ -1,4 +1,4 @@
-import { Embedding, type Linear, type TiedEmbedding, type TiedHead } from "@neolog/nn";
+import { Embedding, type Linear, type LinearHead, type TiedEmbedding, type TiedHead } from "@neolog/nn";
 import {
   type Backend,
   type DType,
@@ -6,6 +6,7 @@ import {
   type Tensor,
   assign,
   cast,
+  cat,
   isStorageDType,
   linear,
   overrideColumns,
@@ -293,6 +294,15 @@ export class TrainableTokensLayer extends AdapterLayer {
     }, logits);
   }
 
+  /** With the rows in effect; null in a mixed batch, where samples differ. */
+  linearHead(): LinearHead | null {
+    const { base_layer: base } = this;
+    let head = "linearHead" in base ? base.linearHead() : null;
+    for (const { indices, rows, samples } of this.#overrides("output"))
+      head = head && !samples ? overridden(head, indices, this.#asStored(rows)) : null;
+    return head;
+  }
+
   #overrides(side: Side): Override[] {
     return this.#context.state.overrides(this.#rows, side);
   }
@@ -359,6 +369,16 @@ export class TrainableTokensLayer extends AdapterLayer {
     const written = untracked(() => fresh(cast(this.#rows.get(name)!.delta, this.table.dtype), "float32"));
     return findNonFinite(written);
   }
+}
+
+/** A head with rows of `columns` replaced, whatever stood in for them before. */
+function overridden({ weight, bias, override }: LinearHead, columns: Int32Array, rows: Tensor): LinearHead {
+  const replaced = new Set(columns);
+  const kept = Int32Array.from(override?.columns.keys() ?? []).filter((i) => !replaced.has(override!.columns[i]!));
+  if (kept.length === 0) return { weight, bias, override: { rows, columns } };
+  const others = cast(takeRows(override!.rows, kept), rows.dtype);
+  const all = Int32Array.of(...kept.map((i) => override!.columns[i]!), ...columns);
+  return { weight, bias, override: { rows: cat([others, rows], 0), columns: all } };
 }
 
 const slotsOf = (ids: readonly number[]): Map<number, number> => new Map(ids.map((id, slot) => [id, slot]));

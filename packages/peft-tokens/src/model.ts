@@ -2,7 +2,7 @@ import { backward } from "@neolog/autograd";
 import type { FolderSource, FolderTarget } from "@neolog/checkpoint";
 import type { CausalLM, GenerateOptions, Generator } from "@neolog/models";
 import { Module } from "@neolog/nn";
-import { Random, type Tensor } from "@neolog/tensor";
+import { Random, ShapeError, type Tensor } from "@neolog/tensor";
 import type { AdaptableModel } from "./adaptable.ts";
 import { Adapters, type SetAdapterOptions } from "./adapters.ts";
 import { type CombinationType, addWeightedAdapter, combineAdapters } from "./combine.ts";
@@ -54,6 +54,12 @@ class BaseHolder<M extends AdaptableModel> extends Module {
     const run: (inputs: never) => unknown = (given) => this.model.forward(given);
     return run(inputs) as ReturnType<M["forward"]>;
   }
+}
+
+function lossIn(output: unknown): Tensor {
+  const { loss } = output as { readonly loss?: Tensor | null };
+  if (!loss) throw new ShapeError("loss", "the base must give a loss, got none; pass labels");
+  return loss;
 }
 
 /** A base model with adapters that can be set, disabled, merged, unloaded, saved. */
@@ -141,6 +147,13 @@ export class PeftModel<M extends AdaptableModel = CausalLM> extends Module {
   /** As the base's; `adapterNames` gives each sample of the batch adapters of its own, whatever is active. */
   forward(inputs: Inputs<M>, { adapterNames }: CallOptions = {}): ReturnType<M["forward"]> {
     const run = (): ReturnType<M["forward"]> => this.base_model.forward(inputs);
+    if (!adapterNames) return run();
+    return this.#adapters.state.during(mixedCall(this.#adapters, adapterNames, batchOf(inputs)), run);
+  }
+  /** The loss of `forward`, from the base's own `loss` where it has one. Throws ShapeError without labels. */
+  loss(inputs: Inputs<M>, { adapterNames }: CallOptions = {}): Tensor {
+    const base: { loss?(inputs: Inputs<M>): Tensor } = this.getBaseModel() as object;
+    const run = (): Tensor => (base.loss ? base.loss(inputs) : lossIn(this.base_model.forward(inputs)));
     if (!adapterNames) return run();
     return this.#adapters.state.during(mixedCall(this.#adapters, adapterNames, batchOf(inputs)), run);
   }

@@ -1,4 +1,4 @@
-import { Module } from "@neolog/nn";
+import { type LinearHead, Module } from "@neolog/nn";
 import type { Tensor } from "@neolog/tensor";
 import type { TrainableTokensLayer } from "./layer.ts";
 
@@ -21,6 +21,9 @@ export class TrainableTokensWrapper extends Module {
   }
   unembed(x: Tensor): Tensor {
     return this.token_adapter.unembed(x);
+  }
+  linearHead(): LinearHead | null {
+    return this.token_adapter.linearHead();
   }
   get in_features(): number {
     return this.token_adapter.in_features;

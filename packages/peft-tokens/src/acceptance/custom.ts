@@ -1,4 +1,4 @@
-import { AutoModelForCausalLM, CausalLM } from "@neolog/models";
+import { AutoModelForCausalLM, CausalLM, type TokenHead } from "@neolog/models";
 import { Embedding, Linear, Module } from "@neolog/nn";
 import { type Tensor, cat, mul, randn, reshape } from "@neolog/tensor";
 import { configOf } from "../testing.ts";
@@ -30,8 +30,8 @@ export class TwoTables extends CausalLM {
     const narrow = mul(this.pos_emb.forward(ids.values), this.#scale);
     return [reshape(cat([wide, narrow], 1), [ids.rows, ids.columns, 7])];
   }
-  protected unembed(x: Tensor): Tensor {
-    return this.lm_head.forward(x);
+  protected get head(): TokenHead {
+    return this.lm_head;
   }
 }
 

@@ -1,4 +1,4 @@
-import type { Embedding } from "@neolog/nn";
+import type { Embedding, LinearHead } from "@neolog/nn";
 import { type Backend, type Tensor, matmul, matmulT, mul, takeRows, transpose } from "@neolog/tensor";
 import { AdapterLayer, type NonFinite } from "../adapterLayer.ts";
 import type { Parts } from "../effective.ts";
@@ -103,6 +103,11 @@ export class LoraEmbedding extends AdapterLayer {
   unembed(x: Tensor): Tensor {
     if (this.#context.state.enabled || this.#merged.names.length === 0) return this.base_layer.unembed(x);
     return matmulT(x, this.#unmerged());
+  }
+  /** Of `unembed`. */
+  linearHead(): LinearHead {
+    const plain = this.#context.state.enabled || this.#merged.names.length === 0;
+    return plain ? this.base_layer.linearHead() : { weight: this.#unmerged(), bias: null, override: null };
   }
   #unmerged(): Tensor {
     const { unmerged, names } = this.#merged;

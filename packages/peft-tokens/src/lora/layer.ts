@@ -1,4 +1,4 @@
-import { Conv1D, Linear, type TiedHead } from "@neolog/nn";
+import { Conv1D, Linear, type LinearHead, type TiedHead } from "@neolog/nn";
 import { type Backend, type Tensor, add, cast, linear, matmul, matmulT, mul, transpose, where } from "@neolog/tensor";
 import { AdapterLayer, type NonFinite } from "../adapterLayer.ts";
 import type { EffectiveSet, Parts, Samples } from "../effective.ts";
@@ -123,6 +123,14 @@ export class LoraLayer extends AdapterLayer {
       y = added(y, mul(matmulT(matmulT(input, A), B), scale), state.samplesOf(name));
     }
     return y;
+  }
+
+  /** The base's where no adapter adds to it; null otherwise. */
+  linearHead(): LinearHead | null {
+    const { state } = this.#context;
+    const plain = state.enabled || this.#merged.names.length === 0;
+    const { base_layer: base } = this;
+    return plain && state.appliedParts(this.#parts).length === 0 && "linearHead" in base ? base.linearHead() : null;
   }
 
   #base(x: Tensor): Tensor {

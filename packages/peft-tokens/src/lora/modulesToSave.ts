@@ -1,4 +1,4 @@
-import { Linear, Module, type TiedHead } from "@neolog/nn";
+import { Linear, type LinearHead, type MaybeLinearHead, Module, type TiedHead } from "@neolog/nn";
 import { type Backend, type Tensor, assign, cast, persist, untracked } from "@neolog/tensor";
 import { AdapterLayer, type NonFinite, findNonFinite } from "../adapterLayer.ts";
 import type { EffectiveSet } from "../effective.ts";
@@ -121,9 +121,16 @@ export class ModulesToSaveWrapper extends AdapterLayer {
   }
   /** hidden [..., hidden] → logits [..., vocab], through a tied head: of the copy where the adapter ties them, else the original's. */
   unembed(x: Tensor): Tensor {
+    return (this.#unembeds as unknown as { unembed(x: Tensor): Tensor }).unembed(x);
+  }
+  get #unembeds(): Module {
     const name = this.#applied;
-    const module = name !== undefined && this.holdsOnTies(name) ? this.modules_to_save[name]! : this.#stored;
-    return (module as unknown as { unembed(x: Tensor): Tensor }).unembed(x);
+    return name !== undefined && this.holdsOnTies(name) ? this.modules_to_save[name]! : this.#stored;
+  }
+  /** Of `forward` around a head, of `unembed` around an embedding. */
+  linearHead(): LinearHead | null {
+    const module = "unembed" in this.#stored ? this.#unembeds : this.#inEffect;
+    return (module as MaybeLinearHead).linearHead?.() ?? null;
   }
 
   merge(name: string): void {

@@ -36,8 +36,8 @@ export class Tiny extends CausalLM {
   protected between(x: Tensor): Tensor {
     return x;
   }
-  protected unembed(x: Tensor): Tensor {
-    return this.lm_head.forward(x);
+  protected get head(): TokenHead {
+    return this.lm_head;
   }
 }
 
