@@ -1,6 +1,6 @@
 import { CheckpointError } from "@neolog/checkpoint";
-import type { ChatMessage, ChatTemplateOptions, RenderedChat, Tokenizer } from "@neolog/models";
-import { type Example, IGNORED } from "./example.ts";
+import type { ChatMessage, ChatTemplateOptions, RenderedChat, Sequence, Tokenizer } from "@neolog/models";
+import { IGNORED } from "./example.ts";
 import { CliError } from "./errors.ts";
 
 /**
@@ -8,7 +8,7 @@ import { CliError } from "./errors.ts";
  * {% generation %}, or, where it marks nothing, from what follows the generation prompt to the end of the turn. A token that lies
  * across the end of a turn is not predicted, one across its start is. Throws CliError that begins with `where`.
  */
-export function encodeChat(row: ChatRow, tokenizer: Tokenizer, where: string): Example {
+export function encodeChat(row: ChatRow, tokenizer: Tokenizer, where: string): Sequence {
   const messages = toMessages(row.messages, where);
   const tools = toTools(row.tools, where);
   const render = (count: number, addGenerationPrompt: boolean): RenderedChat =>
@@ -32,7 +32,7 @@ export function encodeChat(row: ChatRow, tokenizer: Tokenizer, where: string): E
     const last = tokensBefore(end);
     for (let at = tokensBefore(begin); at < last; at++) labels[at] = ids[at]!;
   }
-  return { input_ids: ids, attention_mask: ids.map(() => 1), labels };
+  return { input_ids: ids, labels };
 }
 
 /** What a row of data holds for a conversation. */

@@ -23,6 +23,10 @@ export const ADAPTERS = [
   (dir: string, before: readonly string[] = []): string[] => [...before, dir],
 ] as const;
 export const DATA = ["--data <file.jsonl>", "rows of text, prompt and completion, messages, or input_ids"] as const;
+export const NO_CACHE = [
+  "--no-cache",
+  "neither keep the ids of a large file, in neolog/ of the Hugging Face cache's folder, nor use kept ones",
+] as const;
 export const BACKEND = [
   "--backend <name>",
   "wasm, cpu, or reference (slow, float64); by default wasm where it runs, else cpu",

@@ -1,12 +1,26 @@
-import { Tokenizer } from "@neolog/models";
+import { type Sequence, Tokenizer } from "@neolog/models";
 import { describe, expect, test } from "vitest";
 import { type ReadOptions, readExamples } from "./data.ts";
-import { type Example, collate } from "./example.ts";
 import { byteTokenizer, temporaryFolder, writeLines } from "./testing.ts";
 
 const CHATML =
   "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<end>\n{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";
 const chatTokenizer = byteTokenizer({ chat_template: CHATML });
+
+/** A row with everything that a batch takes from it. */
+interface Example {
+  readonly input_ids: number[];
+  readonly attention_mask: number[];
+  readonly labels: number[];
+}
+const whole = ({ input_ids, attention_mask, labels }: Sequence): Example => {
+  const ids = Array.from(input_ids);
+  return {
+    input_ids: ids,
+    attention_mask: attention_mask ? Array.from(attention_mask) : ids.map(() => 1),
+    labels: labels ? Array.from(labels) : ids,
+  };
+};
 
 /** The examples of a file with these rows; errors without the name of its folder. */
 async function read(rows: readonly unknown[], options: Partial<ReadOptions> = {}): Promise<Example[]> {
@@ -14,7 +28,7 @@ async function read(rows: readonly unknown[], options: Partial<ReadOptions> = {}
   const file = `${folder.path}/data.jsonl`;
   await writeLines(file, rows);
   try {
-    return await readExamples(file, { tokenizer: chatTokenizer, vocabSize: 257, ...options });
+    return [...(await readExamples(file, { tokenizer: chatTokenizer, vocabSize: 257, ...options }))].map(whole);
   } catch (error) {
     throw new Error((error as Error).message.replace(`${folder.path}/`, ""), { cause: error });
   }
@@ -58,27 +72,6 @@ describe("rows", () => {
     const [example] = await read([{ text: "abcdef" }], { maxLength: 4 });
     expect(chatTokenizer.decode(example!.input_ids)).toBe("abcd");
     expect(example!.labels).toHaveLength(4);
-  });
-
-  test("of several lengths become one batch, padded on the right", () => {
-    const rows = [
-      { input_ids: [1, 2, 3], attention_mask: [1, 1, 1], labels: [1, 2, 3] },
-      { input_ids: [4], attention_mask: [1], labels: [4] },
-    ];
-    expect(collate(rows, 9)).toEqual({
-      input_ids: [
-        [1, 2, 3],
-        [4, 9, 9],
-      ],
-      attention_mask: [
-        [1, 1, 1],
-        [1, 0, 0],
-      ],
-      labels: [
-        [1, 2, 3],
-        [4, -100, -100],
-      ],
-    });
   });
 });
 

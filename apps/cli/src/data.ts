@@ -1,9 +1,10 @@
 import { CheckpointError } from "@neolog/checkpoint";
-import type { Tokenizer } from "@neolog/models";
-import { readFile, stat } from "node:fs/promises";
+import { type Sequence, SequenceDataset, type Tokenizer } from "@neolog/models";
+import { stat } from "node:fs/promises";
 import { encodeChat } from "./chat.ts";
 import { CliError } from "./errors.ts";
-import { type Example, IGNORED, type ModelKind, cut, predicted, predictedTokens } from "./example.ts";
+import { IGNORED, type ModelKind, cut, predicted, predictedTokens } from "./example.ts";
+import { linesOf } from "./lines.ts";
 
 export interface ReadOptions {
   /** For rows of text; rows of input_ids need none. */
@@ -14,28 +15,44 @@ export interface ReadOptions {
   readonly kind?: ModelKind;
   /** Longer rows are cut. */
   readonly maxLength?: number | undefined;
+  /** Hears how many bytes of the file have been read. */
+  readonly onBytes?: ((bytes: number) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /**
- * Reads a JSONL file: `{"text"}`, `{"prompt", "completion"}` (the prompt is not predicted, an end token follows the completion),
- * `{"messages", "tools"?}` (only the assistant's turns are predicted) or `{"input_ids", "attention_mask"?, "labels"?}`. For an
- * encoder-decoder the prompt is the encoder's and the completion the decoder's, as are input_ids and labels; a masked language model
- * takes input_ids and labels alone. Blank lines are skipped, rows that predict nothing are refused. Throws CliError that names file
- * and line.
+ * Reads a JSONL file, a line after the other: `{"text"}`, `{"prompt", "completion"}` (the prompt is not predicted, an end token
+ * follows the completion), `{"messages", "tools"?}` (only the assistant's turns are predicted) or `{"input_ids", "attention_mask"?,
+ * "labels"?}`. For an encoder-decoder the prompt is the encoder's and the completion the decoder's, as are input_ids and labels; a
+ * masked language model takes input_ids and labels alone. Blank lines are skipped, rows that predict nothing are refused. Throws
+ * CliError that names file and line.
  */
-export async function readExamples(file: string, options: ReadOptions): Promise<Example[]> {
-  const found = await stat(file).catch(() => null);
-  if (!found?.isFile())
-    throw new CheckpointError("NOT_FOUND", `${file}: must be a JSONL file, found ${found ? "a folder" : "nothing"}`);
-  const lines = (await readFile(file, "utf8")).split("\n");
-  const examples = lines.flatMap((line, i) =>
-    line.trim() === "" ? [] : [toExample(line, `${file}:${i + 1}`, options)],
-  );
+export async function readExamples(file: string, options: ReadOptions): Promise<SequenceDataset> {
+  await sizeOf(file);
+  const examples = await SequenceDataset.from(examplesIn(file, options));
   if (examples.length === 0) throw new CliError(`${file}: must hold at least one row, found none`);
   return examples;
 }
 
-function toExample(line: string, where: string, options: ReadOptions): Example {
+/** Bytes of a data file. Throws CheckpointError NOT_FOUND. */
+export async function sizeOf(file: string): Promise<number> {
+  const found = await stat(file).catch(() => null);
+  if (found?.isFile()) return found.size;
+  throw new CheckpointError("NOT_FOUND", `${file}: must be a JSONL file, found ${found ? "a folder" : "nothing"}`);
+}
+
+async function* examplesIn(file: string, options: ReadOptions): AsyncGenerator<Sequence, void> {
+  let number = 0;
+  for await (const lines of linesOf(file, options.onBytes)) {
+    options.signal?.throwIfAborted();
+    for (const line of lines) {
+      number++;
+      if (line.trim() !== "") yield toExample(line, `${file}:${number}`, options);
+    }
+  }
+}
+
+function toExample(line: string, where: string, options: ReadOptions): Sequence {
   let row: unknown;
   try {
     row = JSON.parse(line);
@@ -44,9 +61,10 @@ function toExample(line: string, where: string, options: ReadOptions): Example {
   }
   const example = cut(encodeRow(row, where, options), options.maxLength);
   const { vocabSize } = options;
-  const outside = [...example.input_ids, ...example.labels.filter((label) => label !== IGNORED)].find(
-    (id) => id < 0 || id >= vocabSize,
-  );
+  const isOutside = (id: number): boolean => id < 0 || id >= vocabSize;
+  const outside =
+    Array.from(example.input_ids).find(isOutside) ??
+    Array.from(example.labels ?? []).find((label) => label !== IGNORED && isOutside(label));
   if (outside !== undefined) throw new CliError(`${where}: ids must be in [0, ${vocabSize}), got ${outside}`);
   const { kind = "causal" } = options;
   if (predictedTokens(example, kind) === 0) {
@@ -56,7 +74,7 @@ function toExample(line: string, where: string, options: ReadOptions): Example {
   return example;
 }
 
-function encodeRow(row: unknown, where: string, { tokenizer, kind = "causal" }: ReadOptions): Example {
+function encodeRow(row: unknown, where: string, { tokenizer, kind = "causal" }: ReadOptions): Sequence {
   const fields = (row ?? {}) as Record<string, unknown>;
   if (kind !== "causal") return kind === "masked" ? labelled(fields, where) : translated(fields, where, tokenizer);
   const { text, prompt, completion, messages } = fields;
@@ -77,13 +95,13 @@ function encodeRow(row: unknown, where: string, { tokenizer, kind = "causal" }: 
 }
 
 /** Ids with the tokens that stood at the labelled positions. */
-function labelled(fields: Record<string, unknown>, where: string): Example {
+function labelled(fields: Record<string, unknown>, where: string): Sequence {
   if (fields["input_ids"] !== undefined && fields["labels"] !== undefined) return tokenized(fields, where);
   throw new CliError(`${where}: must hold "input_ids" and "labels" for a masked language model, got ${keysOf(fields)}`);
 }
 
 /** What the encoder reads, and what the decoder is to write. */
-function translated(fields: Record<string, unknown>, where: string, tokenizer: Tokenizer | null): Example {
+function translated(fields: Record<string, unknown>, where: string, tokenizer: Tokenizer | null): Sequence {
   const { prompt, completion, input_ids, attention_mask, labels } = fields;
   if (input_ids !== undefined && labels !== undefined) {
     const { labels: _, ...source } = tokenized({ input_ids, attention_mask }, where);
@@ -103,11 +121,11 @@ function translated(fields: Record<string, unknown>, where: string, tokenizer: T
   return { ...predicted(encoded(prompt)), labels: encoded(completion) };
 }
 
-function tokenized({ input_ids, attention_mask, labels }: Record<string, unknown>, where: string): Example {
+function tokenized({ input_ids, attention_mask, labels }: Record<string, unknown>, where: string): Sequence {
   const ids = integers(input_ids, "input_ids", where);
-  const mask =
-    attention_mask === undefined ? ids.map(() => 1) : integers(attention_mask, "attention_mask", where, ids.length);
   const wanted = labels === undefined ? ids : integers(labels, "labels", where, ids.length);
+  if (attention_mask === undefined) return { input_ids: ids, labels: labels === undefined ? undefined : wanted };
+  const mask = integers(attention_mask, "attention_mask", where, ids.length).map((value) => (value === 0 ? 0 : 1));
   return {
     input_ids: ids,
     attention_mask: mask,

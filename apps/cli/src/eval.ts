@@ -1,8 +1,10 @@
+import type { HostMatrix, SequenceDataset } from "@neolog/models";
 import { Scope, untracked } from "@neolog/tensor";
 import { backendInfo } from "./backend.ts";
-import { ADAPTER, BACKEND, DATA, MODEL, REVISION, command, positiveInteger } from "./command.ts";
-import { readExamples } from "./data.ts";
-import { type Example, type ModelKind, collate, kindOf, predictedTokens } from "./example.ts";
+import { batchesOf } from "./batches.ts";
+import { ADAPTER, BACKEND, DATA, MODEL, NO_CACHE, REVISION, command, positiveInteger } from "./command.ts";
+import { encodedExamples } from "./encoded.ts";
+import { IGNORED, type ModelKind, kindOf } from "./example.ts";
 import { type Io, breathe } from "./io.ts";
 import { type Loaded, loadModel, lossOf } from "./load.ts";
 import { Output } from "./output.ts";
@@ -20,6 +22,7 @@ export const evalCommand = (io: Io) =>
     .requiredOption(...DATA)
     .option("--batch-size <n>", "rows per forward pass", positiveInteger, 8)
     .option("--max-length <n>", "tokens per row at most; longer rows are cut", positiveInteger)
+    .option(...NO_CACHE)
     .option(...BACKEND)
     .action(async (flags) => {
       const output = new Output(io, flags);
@@ -27,7 +30,8 @@ export const evalCommand = (io: Io) =>
       const { vocab_size } = base.config;
       const kind = kindOf(base);
       const { maxLength } = flags;
-      const examples = await readExamples(flags.data, { tokenizer, vocabSize: vocab_size, kind, maxLength });
+      const reading = { tokenizer, vocabSize: vocab_size, kind, maxLength };
+      const { examples } = await encodedExamples(flags.data, reading, output, { cache: flags.cache });
       const progress = output.progress("rows", examples.length);
       const { loss, tokens } = await meanLoss(model, kind, examples, flags.batchSize, {
         signal: io.signal,
@@ -53,22 +57,25 @@ interface MeanLossOptions {
 async function meanLoss(
   model: Loaded["model"],
   kind: ModelKind,
-  examples: readonly Example[],
+  examples: SequenceDataset,
   batchSize: number,
   { signal, onProgress }: MeanLossOptions = {},
 ): Promise<{ loss: number; tokens: number }> {
-  let total = 0;
-  let tokens = 0;
-  for (let start = 0; start < examples.length; start += batchSize) {
+  let [total, tokens, done] = [0, 0, 0];
+  const options = { batch_size: batchSize, shuffle: false, seed: 0, batching: "bucketed" } as const;
+  for await (const { inputs } of batchesOf(examples, options, kind).epoch(0)) {
     using _scope = new Scope();
-    const batch = examples.slice(start, start + batchSize);
-    const loss = untracked(() => lossOf(model, collate(batch)));
-    const count = batch.reduce((sum, example) => sum + predictedTokens(example, kind), 0);
+    const loss = untracked(() => lossOf(model, inputs));
+    const count = targetsIn(inputs.labels, kind);
     total += (await loss.item()) * count;
     tokens += count;
-    onProgress?.(start + batch.length);
+    onProgress?.((done += inputs.labels.rows));
     await breathe();
     signal?.throwIfAborted();
   }
   return { loss: total / tokens, tokens };
 }
+
+/** How many labels count: a causal model predicts none for the first position. */
+const targetsIn = ({ values, columns }: HostMatrix, kind: ModelKind): number =>
+  values.filter((label, i) => label !== IGNORED && !(kind === "causal" && i % columns === 0)).length;

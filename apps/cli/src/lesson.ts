@@ -1,7 +1,7 @@
-import type { CausalLM, Tokenizer } from "@neolog/models";
+import type { CausalLM, Sequence, Tokenizer } from "@neolog/models";
 import type { PeftModel } from "@neolog/peft-tokens";
 import { ASPECTS, type Aspect, type Probe, probes, sentencesAbout } from "@neolog/stories";
-import { type Example, predicted } from "./example.ts";
+import { predicted } from "./example.ts";
 import type { Recipe } from "./fineTune.ts";
 
 /** New words and the animals that they stand for. */
@@ -34,7 +34,7 @@ export const lessonSentences = (): string[] =>
   ]);
 
 /** Sentences as the model was trained on them: with an end token. */
-export const lessonExamples = (tokenizer: Tokenizer): Example[] =>
+export const lessonExamples = (tokenizer: Tokenizer): Sequence[] =>
   lessonSentences().map((text) => predicted([...tokenizer.encode(text), tokenizer.eosTokenId!]));
 
 /** What the model said to a question that no training sentence answers. */

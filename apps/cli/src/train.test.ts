@@ -74,6 +74,8 @@ describe("neolog train", () => {
       "seconds",
       "trainable",
       "all",
+      "tokens",
+      "padding_tokens",
       "peak_bytes",
       "backend",
     ]);
@@ -307,5 +309,69 @@ describe("--out", () => {
     expect(code).toBe(1);
     expect(stderr).toBe(`error: --out ${model}/: must be another folder than those read, got ${model}\n`);
     expect(await contentsOf(model)).toEqual(before);
+  });
+});
+
+describe("train --batching, --packing", () => {
+  /** Rows from 2 to 30 tokens long. */
+  const lengths = Array.from({ length: 13 }, (_, i) => 2 + ((i * 11) % 29));
+  let uneven: string;
+  beforeAll(async () => {
+    uneven = at("uneven.jsonl");
+    const rows = lengths.map((length, i) => ({
+      input_ids: Array.from({ length }, (_, t) => 1 + ((7 * i + 3 * t) % 200)),
+    }));
+    await writeLines(uneven, rows);
+  });
+  const run = (options: Options) => trained({ data: uneven, "token-indices": "1,5,9", "batch-size": 4, ...options });
+  const ways: Options[] = [{ batching: "bucketed" }, { packing: true }, { batching: "bucketed", packing: true }];
+
+  test("count the same tokens an epoch and less padding", async () => {
+    const plain = await run({ epochs: 1, out: at("padded") });
+    expect(plain["tokens"]).toBe(lengths.reduce((sum, length) => sum + length));
+    for (const [i, way] of ways.entries()) {
+      const result = await run({ epochs: 1, out: at(`way${i}`), ...way });
+      expect(result["steps"]).toBe(plain["steps"]);
+      expect(result["tokens"]).toBe(plain["tokens"]);
+      expect(result["padding_tokens"]).toBeLessThan(plain["padding_tokens"] as number);
+    }
+  });
+
+  test("packed, give the losses of the padded run", async () => {
+    const padded = await run({ steps: 12, out: at("a") });
+    const packed = await run({ steps: 12, out: at("b"), packing: true });
+    for (const [step, loss] of packed.losses.entries()) expect(loss).toBeCloseTo(padded.losses[step]!, 5);
+  });
+
+  test.each(ways)("go on to the same bits in the middle of an epoch, flags as they were: %j", async (way) => {
+    const whole = at("whole");
+    const part = at("part");
+    const { losses } = await run({ steps: 11, out: whole, ...way });
+    await run({ steps: 6, out: part, ...way });
+    const on = await run({ steps: 11, out: part, resume: part });
+    expect(on.losses).toEqual(losses);
+    expect((await rowsIn(part)).equals(await rowsIn(whole))).toBe(true);
+  });
+
+  test("bucketed, other seeds give other orders", async () => {
+    const first = await run({ steps: 6, out: at("a"), batching: "bucketed" });
+    const other = await run({ steps: 6, out: at("b"), batching: "bucketed", seed: 5 });
+    expect(other.losses).not.toEqual(first.losses);
+  });
+
+  test("say how a run is batched", async () => {
+    const { stdout } = await train({
+      data: uneven,
+      "token-indices": "1",
+      steps: 2,
+      "batch-size": 4,
+      out: at("a"),
+      batching: "bucketed",
+      packing: true,
+    });
+    expect(stdout).toContain("steps    2 of 4 rows, of like lengths, packed\n");
+    const { code, stderr } = await train({ "token-indices": "1", steps: 2, out: at("x"), batching: "sorted" });
+    expect(code).toBe(2);
+    expect(stderr).toContain("random, bucketed");
   });
 });

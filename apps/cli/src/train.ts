@@ -1,16 +1,16 @@
 import { SCHEDULES } from "@neolog/autograd";
-import { type LanguageModel, type Tokenizer } from "@neolog/models";
+import type { LanguageModel, SequenceDataset, Tokenizer } from "@neolog/models";
 import { type AddAdapterOptions, PeftModel, TrainableTokensConfig, getPeftModel, tokensOf } from "@neolog/peft-tokens";
 import { defaultBackend } from "@neolog/tensor";
 import { Option } from "@commander-js/extra-typings";
-import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import { backendInfo, backendLine, chooseBackend } from "./backend.ts";
+import { BATCHINGS } from "./batches.ts";
 import { lossCurve } from "./chart.ts";
 import {
   BACKEND,
   DATA,
   MODEL,
+  NO_CACHE,
   REVISION,
   command,
   idList,
@@ -20,9 +20,9 @@ import {
   positiveInteger,
   tokenList,
 } from "./command.ts";
-import { readExamples } from "./data.ts";
+import { encodedExamples } from "./encoded.ts";
 import { CliError, UsageError } from "./errors.ts";
-import { type Example, kindOf } from "./example.ts";
+import { kindOf } from "./example.ts";
 import { DECAY_TARGETS, FineTuning, ROW_UPDATES, type Recipe } from "./fineTune.ts";
 import { initFlag, initPolicy } from "./initFlag.ts";
 import { type Io, breathe } from "./io.ts";
@@ -50,6 +50,8 @@ const DEFAULTS = {
   seed: 0,
   row_updates: "all",
   decay_toward: "zero",
+  batching: "random",
+  packing: false,
 } as const;
 
 const trainOptions = () =>
@@ -104,6 +106,13 @@ const trainOptions = () =>
       nonNegativeInteger,
     )
     .option("--no-shuffle", "keep the order of the file")
+    .addOption(
+      new Option(
+        "--batching <kind>",
+        `bucketed: rows of like lengths share a batch, which pads less (${DEFAULTS.batching})`,
+      ).choices(BATCHINGS),
+    )
+    .option("--packing", "put the rows of a batch one after the other instead of padding them; none sees another")
     .option("--seed <n>", `seed of the order (${DEFAULTS.seed})`, nonNegativeInteger)
     .option(
       "--save-steps <n>",
@@ -115,6 +124,7 @@ const trainOptions = () =>
       "--resume <dir>",
       "go on from the newest checkpoint in this folder, after a stop or to add steps; flags not given are as they were",
     )
+    .option(...NO_CACHE)
     .option(...BACKEND);
 
 export type TrainFlags = ReturnType<ReturnType<typeof trainOptions>["opts"]>;
@@ -134,15 +144,13 @@ export const trainCommand = (io: Io) =>
     const base = await loadBase(folder, output);
     const { tokenizer, ids, added } = await chooseRows(flags, base, folder);
     const maxLength = flags.maxLength ?? saved?.state.max_length ?? null;
-    const examples = await readExamples(flags.data, {
+    const reading = {
       tokenizer,
       vocabSize: base.config.vocab_size,
       kind: kindOf(base),
-      ...(maxLength === null ? {} : { maxLength }),
-    });
-    const data_sha256 = createHash("sha256")
-      .update(await readFile(flags.data))
-      .digest("hex");
+      maxLength: maxLength ?? undefined,
+    };
+    const { examples, data_sha256 } = await encodedExamples(flags.data, reading, output, { cache: flags.cache });
     if (saved) checkSameRun(saved, data_sha256, flags.data);
 
     const start = {
@@ -187,6 +195,8 @@ export const trainCommand = (io: Io) =>
         seconds,
         trainable,
         all,
+        tokens: run.tokens,
+        padding_tokens: run.padding,
         peak_bytes: defaultBackend().bytes.peak,
         backend: backendInfo(),
       },
@@ -274,31 +284,36 @@ function recipeOf(flags: TrainFlags, before: Recipe | undefined, examples: numbe
     seed: flags.seed ?? before?.seed ?? DEFAULTS.seed,
     row_updates: flags.rowUpdates ?? before?.row_updates ?? DEFAULTS.row_updates,
     decay_toward: flags.decayToward ?? before?.decay_toward ?? DEFAULTS.decay_toward,
+    batching: flags.batching ?? before?.batching ?? DEFAULTS.batching,
+    packing: flags.packing ?? before?.packing ?? DEFAULTS.packing,
   };
 }
 
 interface Setting extends Rows {
   readonly flags: TrainFlags;
   readonly base: LanguageModel;
-  readonly examples: readonly Example[];
+  readonly examples: SequenceDataset;
   readonly peft: PeftModel<LanguageModel>;
   readonly run: FineTuning;
 }
 
 function announce(output: Output, { flags, base, tokenizer, ids, added, examples, peft, run }: Setting): void {
-  const tokenCount = examples.reduce((sum, { input_ids }) => sum + input_ids.length, 0);
   const shown = ids.map((id) => `${tokenizer?.idToToken(id) ?? "?"} → ${id}${added.includes(id) ? " (new)" : ""}`);
   const resumed = run.step > 0 ? `, from step ${run.step} on` : "";
+  const { batching, packing } = run.recipe;
+  const how = (batching === "bucketed" ? ", of like lengths" : "") + (packing ? ", packed" : "");
   const rows = [
     ["model", `${flags.model} (${base.config.model_type})`],
     ["rows", shown.slice(0, 8).join(", ") + (shown.length > 8 ? `, and ${shown.length - 8} more` : "")],
-    ["data", `${flags.data} (${count(examples.length, "row")}, ${count(tokenCount, "token")})`],
-    ["steps", `${thousands(run.recipe.steps)} of ${count(run.recipe.batch_size, "row")}${resumed}`],
+    ["data", `${flags.data} (${count(examples.length, "row")}, ${count(examples.tokens, "token")})`],
+    ["steps", `${thousands(run.recipe.steps)} of ${count(run.recipe.batch_size, "row")}${how}${resumed}`],
     ["backend", backendLine()],
   ];
   for (const line of columns(rows)) output.say(line);
   output.say(peft.trainableLine());
-  const seen = new Set(examples.flatMap(({ input_ids, labels }) => [...input_ids, ...labels]));
+  const seen = new Set<number>();
+  const { input_ids, labels } = examples.columns;
+  for (const { values } of [input_ids, labels]) for (const id of values) seen.add(id);
   for (const id of ids.filter((id) => !seen.has(id))) output.note(noteOnAbsent(id, tokenizer, flags.data));
 }
 

@@ -48,10 +48,16 @@ export async function resolveModelFolder(
 
 /** Where the cache keeps `org/name`: a folder with blobs, refs and snapshots, which need not exist. */
 export async function cachedRepository(name: string): Promise<string> {
+  const path = await import("node:path");
+  const { HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE } = process.env;
+  const hub = HF_HUB_CACHE ?? HUGGINGFACE_HUB_CACHE ?? path.join(await cacheHome(), "hub");
+  return path.join(hub, `models--${name.replace("/", "--")}`);
+}
+
+/** Where Hugging Face's tools keep what can be made again: HF_HOME, else `huggingface` in XDG_CACHE_HOME or ~/.cache. It need not exist. */
+export async function cacheHome(): Promise<string> {
   const { homedir } = await import("node:os");
   const path = await import("node:path");
-  const { HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, HF_HOME, XDG_CACHE_HOME } = process.env;
-  const home = HF_HOME ?? path.join(XDG_CACHE_HOME ?? path.join(homedir(), ".cache"), "huggingface");
-  const hub = HF_HUB_CACHE ?? HUGGINGFACE_HUB_CACHE ?? path.join(home, "hub");
-  return path.join(hub, `models--${name.replace("/", "--")}`);
+  const { HF_HOME, XDG_CACHE_HOME } = process.env;
+  return HF_HOME ?? path.join(XDG_CACHE_HOME ?? path.join(homedir(), ".cache"), "huggingface");
 }

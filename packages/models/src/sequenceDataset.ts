@@ -25,7 +25,7 @@ export class SequenceDataset implements Dataset<Sequence> {
     const { length } = columns.input_ids.lengths;
     for (const key of KEYS) {
       const { values, lengths } = columns[key];
-      const total = lengths.reduce((sum, n) => sum + n, 0);
+      const total = lengths.reduce((sum, n) => sum + (n < 0 ? NaN : n), 0);
       if (lengths.length === length && total === values.length) continue;
       const given = [[values.length], [lengths.length]] as const;
       throw new ShapeError(
