@@ -1,3 +1,4 @@
+import type { LinearHead } from "@neolog/nn";
 import {
   ShapeError,
   type Tensor,
@@ -24,7 +25,7 @@ import {
   toHost,
   toHostLike,
 } from "./inputs.ts";
-import type { KvCache } from "./kvCache.ts";
+import type { PositionCache } from "./kvCache.ts";
 import { type ModelOutput, PreTrainedModel, type Through } from "./preTrainedModel.ts";
 import type { TokenHead } from "./tokenModules.ts";
 
@@ -41,7 +42,7 @@ export interface ModelInputs {
   readonly position_ids?: IdMatrix | undefined;
   /** [B, T]; −100 counts for nothing. */
   readonly labels?: IdMatrix | undefined;
-  readonly past_key_values?: KvCache | undefined;
+  readonly past_key_values?: PositionCache | undefined;
   readonly output_hidden_states?: boolean | undefined;
   /** Compute logits of the last n positions alone; of all, when absent. Not together with labels. */
   readonly logits_to_keep?: number | undefined;
@@ -62,7 +63,7 @@ export interface DecoderInputs {
   readonly positions: Int32Array;
   /** What a layer's queries may attend to, int32 [B | 1, 1, T, S]: all before them, or the last `window` positions. */
   readonly maskOf: (window: number | null) => Tensor;
-  readonly cache: KvCache | undefined;
+  readonly cache: PositionCache | undefined;
   readonly through: Through;
 }
 
@@ -106,6 +107,17 @@ export abstract class CausalLM extends PreTrainedModel<ModelInputs, CausalLMOutp
     return this.hiddenStates(this.#decoderInputs(inputs), false).at(-1)!;
   }
 
+  /** The positions that `forward` gives the tokens, [B · T]. */
+  positionIds(inputs: ModelInputs): Int32Array {
+    return this.#decoderInputs(inputs).positions;
+  }
+
+  /** What the head comes to where it is one product; null where it is more: then `lossOf` forms logits. */
+  get linearHead(): (LinearHead & { readonly cap: number | null }) | null {
+    const head = this.head.linearHead?.();
+    return head && !head.bias ? { ...head, cap: this.logitCap } : null;
+  }
+
   /**
    * Mean cross entropy of what the head makes of hidden [N, hidden], over the rows whose target is not −100; NaN where there is none.
    * The [N, vocab] logits are formed only where the head is more than one product: with LoRA, a bias, or samples that differ.
@@ -115,9 +127,9 @@ export abstract class CausalLM extends PreTrainedModel<ModelInputs, CausalLMOutp
     const some = counted.length > 0 && counted.length < targets.length;
     const x = some ? takeRows(hidden, counted) : hidden;
     const wanted = intTensor(some ? counted.map((i) => targets[i]!) : targets);
-    const head = this.head.linearHead?.();
-    if (!head || head.bias) return crossEntropy(this.unembed(x), wanted);
-    return linearCrossEntropy(x, head.weight, wanted, { override: head.override, softcap: this.logitCap });
+    const head = this.linearHead;
+    if (!head) return crossEntropy(this.unembed(x), wanted);
+    return linearCrossEntropy(x, head.weight, wanted, { override: head.override, softcap: head.cap });
   }
 
   /** The input of every block and the normed output, each [B, T, hidden]; only the last one unless `keepAll`. */

@@ -14,7 +14,7 @@ import { IndexError, type Tensor, add, attention, reshape, split, transpose } fr
 import * as v from "valibot";
 import { CausalLM, type DecoderInputs } from "./causalLm.ts";
 import { COMMON_KEYS, type PretrainedConfig, activation, checkDivides, parseConfig, positive, size } from "./config.ts";
-import type { KvCache } from "./kvCache.ts";
+import type { PositionCache } from "./kvCache.ts";
 import type { TokenEmbedding, TokenHead } from "./tokenModules.ts";
 
 const schema = v.looseObject({
@@ -51,7 +51,7 @@ export class Gpt2Attention extends Module {
   }
 
   /** x [B, T, C] → [B, T, C] */
-  forward(x: Tensor, mask: Tensor, cache: KvCache | undefined): Tensor {
+  forward(x: Tensor, mask: Tensor, cache: PositionCache | undefined): Tensor {
     const [B, T, C] = x.shape as [number, number, number];
     const heads = (y: Tensor): Tensor => transpose(reshape(y, [B, T, this.#heads, C / this.#heads]), 1, 2);
     const [q, k, values] = split(this.c_attn.forward(x), [C, C, C]).map(heads) as [Tensor, Tensor, Tensor]; // [B, H, T, D]
@@ -97,7 +97,7 @@ export class Gpt2Block extends Module {
   }
 
   /** x [B, T, C] → [B, T, C] */
-  forward(x: Tensor, mask: Tensor, cache: KvCache | undefined): Tensor {
+  forward(x: Tensor, mask: Tensor, cache: PositionCache | undefined): Tensor {
     const attended = add(x, this.attn.forward(this.ln_1.forward(x), mask, cache));
     return add(attended, this.mlp.forward(this.ln_2.forward(attended)));
   }

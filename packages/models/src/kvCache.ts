@@ -6,11 +6,19 @@ interface Layer {
   readonly value: CachedPositions;
 }
 
+/** What a decoder asks of a cache. */
+export interface PositionCache {
+  /** Positions before those of the call. */
+  readonly length: number;
+  /** The call's keys and values of a layer [B, heads, T, D] → behind those that its queries may see too, [B, heads, S, D]. */
+  update(layer: number, key: Tensor, value: Tensor, window?: number | null): { key: Tensor; value: Tensor };
+}
+
 /**
  * Keys and values of the positions seen so far, layer by layer; each [B, key/value heads, T, D]. What `update` and `at` give is valid
  * until the layer's next update. Rows of a batch have one length: shorter ones are padded on the left.
  */
-export class KvCache {
+export class KvCache implements PositionCache {
   readonly #layers: Layer[] = [];
   #length = 0;
 

@@ -12,7 +12,7 @@ import {
   size,
 } from "./config.ts";
 import { type HostMatrix, maskedPositions } from "./inputs.ts";
-import type { KvCache } from "./kvCache.ts";
+import type { PositionCache } from "./kvCache.ts";
 import type { TokenEmbedding, TokenHead } from "./tokenModules.ts";
 
 const schema = v.looseObject({
@@ -55,7 +55,7 @@ export class OptAttention extends Module {
   }
 
   /** x [B, T, hidden] → [B, T, hidden] */
-  forward(x: Tensor, mask: Tensor, cache: KvCache | undefined): Tensor {
+  forward(x: Tensor, mask: Tensor, cache: PositionCache | undefined): Tensor {
     const [B, T, C] = x.shape as [number, number, number];
     const heads = (y: Tensor): Tensor => transpose(reshape(y, [B, T, this.#heads, C / this.#heads]), 1, 2);
     const q = heads(this.q_proj.forward(x)); // [B, H, T, D]
@@ -89,7 +89,7 @@ export class OptDecoderLayer extends Module {
   }
 
   /** x [B, T, hidden] → [B, T, hidden] */
-  forward(x: Tensor, mask: Tensor, cache: KvCache | undefined): Tensor {
+  forward(x: Tensor, mask: Tensor, cache: PositionCache | undefined): Tensor {
     const attended = this.#residual(x, this.self_attn_layer_norm, (y) => this.self_attn.forward(y, mask, cache));
     return this.#residual(attended, this.final_layer_norm, (y) =>
       this.fc2.forward(this.#activation(this.fc1.forward(y))),

@@ -1,6 +1,6 @@
 import { type RopeAngles, applyRotary } from "@neolog/nn";
 import { type AttentionOptions, type Tensor, attention, reshape, transpose } from "@neolog/tensor";
-import type { KvCache } from "./kvCache.ts";
+import type { PositionCache } from "./kvCache.ts";
 
 /** What a block needs beside the hidden states. */
 export interface BlockInputs {
@@ -11,7 +11,7 @@ export interface BlockInputs {
   /** int32 [B | 1, 1, T, S]: 1 where a query sees a key. */
   readonly mask: Tensor;
   readonly angles: RopeAngles;
-  readonly cache: KvCache | undefined;
+  readonly cache: PositionCache | undefined;
 }
 
 /** x [B, T, heads · D] → [B, heads, T, D] */

@@ -303,6 +303,11 @@ export class TrainableTokensLayer extends AdapterLayer {
     return head;
   }
 
+  /** Ids whose rows on that side are others than the table's, now. */
+  idsInEffect(side: Side): Set<number> {
+    return new Set(this.#overrides(side).flatMap(({ indices }) => [...indices]));
+  }
+
   #overrides(side: Side): Override[] {
     return this.#context.state.overrides(this.#rows, side);
   }

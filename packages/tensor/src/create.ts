@@ -137,4 +137,5 @@ export function assign(target: Tensor, x: Tensor): void {
     throw new ShapeError("assign", "shapes must agree", target.shape, x.shape);
   }
   target.backend.copy(target.view("assign"), x.view("assign"));
+  target.written();
 }

@@ -9,6 +9,8 @@ import { adopt } from "./scope.ts";
 class Storage {
   readonly backend: Backend;
   readonly buffer: Buffer;
+  /** How often `assign` wrote into it. */
+  version = 0;
   #users = 0;
 
   constructor(backend: Backend, buffer: Buffer) {
@@ -62,6 +64,14 @@ export class Tensor {
   }
   get backend(): Backend {
     return this.#storage.backend;
+  }
+  /** How often `assign` wrote into the buffer, through this tensor or another that sees it. */
+  get version(): number {
+    return this.#storage.version;
+  }
+  /** Counts a write into the buffer. */
+  written(): void {
+    this.#storage.version++;
   }
   get disposed(): boolean {
     return this.#disposed;

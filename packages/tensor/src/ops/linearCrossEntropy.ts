@@ -11,6 +11,9 @@ import { add, div, equal, evaluate, exp, greaterEqual, log, maximum, mul, notEqu
 import { max, sum } from "./reduce.ts";
 import { takeRows } from "./rows.ts";
 
+/** −Infinity − −Infinity would be no number. */
+const LOWEST = -3e38;
+
 /** Columns of logits that exist at a time: 1 MiB of float32 for 128 rows. */
 const CHUNK = 2048;
 
@@ -69,6 +72,26 @@ export function linearCrossEntropy(
   const inputs = rows ? [hidden, weight, targets, rows] : [hidden, weight, targets];
   loss.source = provenance("linearCrossEntropy", inputs, { ignoreIndex, softcap, columns, ...found });
   return loss;
+}
+
+/**
+ * What each row of logits comes to without the columns `except`: log Σ exp [N, 1], and the logit of its target [N, 1], 0 where that is
+ * −100 or among `except`. hidden [N, D], weight [V, D], targets int32 [N]; no gradient.
+ */
+export function linearLogSumExp(
+  hidden: Tensor,
+  weight: Tensor,
+  targets: Tensor,
+  { softcap = null, except }: { readonly softcap?: number | null; readonly except: Int32Array },
+): { readonly logSumExp: Tensor; readonly picked: Tensor } {
+  checkShapes(hidden, weight, targets, null, except);
+  checkTargets(targets, weight.shape[0]!, -100);
+  using scope = new Scope();
+  return untracked(() => {
+    const head = headOf(hidden, weight, targets, { rows: null, columns: except, softcap, ignoreIndex: -100 });
+    const { max: largest, sum: total, picked } = lookAt(head, false);
+    return { logSumExp: scope.keep(add(largest, log(total))), picked: scope.keep(picked) };
+  });
 }
 
 /** Its gradient by the weight for an incoming g []: 0 in overridden rows. The logits are computed again. → [V, D] */
@@ -185,7 +208,7 @@ function lookAt(head: Head, withProduct: boolean): Seen {
     using scope = new Scope();
     const before: Seen | null = seen;
     const logits = logitsOf(head, block);
-    const own = max(logits, 1, true);
+    const own = maximum(max(logits, 1, true), LOWEST); // a block may have dead columns alone
     const largest = before ? maximum(before.max, own) : own;
     const exps = evaluate("exp", "exp(a - b)", logits, largest);
     const now: Seen = {
