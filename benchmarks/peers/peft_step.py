@@ -1,4 +1,4 @@
-"""A training step of token rows by PEFT on torch as a contender: python peft_step.py THREADS"""
+"""Training of token rows by PEFT on torch as a contender: python peft_step.py THREADS"""
 
 import sys
 
@@ -15,30 +15,39 @@ torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
 
 
 def prepare(case):
-    if case["kernel"] != "step rows gpt2":
+    training = case.get("training")
+    if training is None or "dir" not in case:
         return None
-    batch, length, trained = case["shape"]
     base = AutoModelForCausalLM.from_pretrained(case["dir"], dtype=torch.float32)
-    ids = [[((row * length + column) * 7919 + 13) % base.config.vocab_size for column in range(length)] for row in range(batch)]
-    indices = [ids[0][i * length // trained] for i in range(trained)]
-    model = get_peft_model(base, TrainableTokensConfig(token_indices=indices, target_modules=["wte"]))
+    table = "wte" if base.config.model_type == "gpt2" else "embed_tokens"
+    config = TrainableTokensConfig(token_indices=training["token_indices"], target_modules=[table])
+    model = get_peft_model(base, config)
     model.train()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
-    input_ids = torch.tensor(ids)
+    rows = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(rows, lr=1e-3)
+    batches = [torch.tensor(ids) for ids in training["batches"]]
 
-    def loss():
-        return model(input_ids=input_ids, labels=input_ids).loss
+    def loss(ids):
+        return model(input_ids=ids, labels=ids).loss
 
-    def run():
+    def step(ids):
         optimizer.zero_grad()
-        loss().backward()
+        loss(ids).backward()
         optimizer.step()
 
-    def check():
-        with torch.no_grad():
-            return [loss().item()]
+    def epoch():
+        for ids in batches:
+            step(ids)
 
-    return run, check
+    def check():
+        if "rowsAfter" in training:
+            for i in range(training["rowsAfter"]):
+                step(batches[i % len(batches)])
+            return rows[0].detach().flatten().tolist()
+        with torch.no_grad():
+            return [loss(ids).item() for ids in batches]
+
+    return epoch, check, len(batches)
 
 
 serve("PEFT", prepare)

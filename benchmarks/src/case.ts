@@ -1,3 +1,5 @@
+import type { ShapeName } from "./step/shapes.ts";
+import type { TrainingData } from "./step/trainingData.ts";
 import type { Unit } from "./units.ts";
 
 /** What contenders run, each in its own way. It travels to them as JSON. */
@@ -9,12 +11,20 @@ export interface Case {
   readonly dtype?: "bfloat16" | "float16";
   /** A folder with a checkpoint, for cases that read one. */
   readonly dir?: string;
+  /** What trains, for training steps. */
+  readonly training?: Training;
   /** What the contenders are to count: operations where the roof is arithmetic, bytes where it is memory. */
   readonly amount: number;
   readonly roof: RoofName;
   readonly unit: Unit;
   /** Elements that "ns/element" counts, and "tokens/s". */
   readonly elements?: number;
+}
+
+export interface Training extends TrainingData {
+  readonly model: ShapeName;
+  /** Where the result is the rows after so many steps; the losses before the first one, where absent. */
+  readonly rowsAfter?: number;
 }
 
 export type RoofName = "arithmetic" | "readMemory" | "addCached" | "addMemory" | "none";

@@ -18,16 +18,27 @@ export interface Options {
   readonly wait: number;
   /** Contenders whose names hold one of these; all when empty. */
   readonly only: readonly string[];
-  readonly shape: string;
+  /** Of training steps: names and sizes asked for; each empty where none is. */
+  readonly shapes: readonly string[];
+  readonly cases: readonly string[];
+  readonly lengths: readonly number[];
+  readonly batches: readonly number[];
+  /** Numbers of token rows that train. */
+  readonly tokens: readonly number[];
+  /** The acceptance matrix. */
+  readonly all: boolean;
+  /** After which rows are compared. */
+  readonly steps: number;
 }
 
 export class UsageError extends Error {
   override readonly name = "UsageError";
 }
 
-export const USAGE = `npm run bench -- [kernels|step|generate|memory|load|compare|render] [filter …] [options]
+export const USAGE = `npm run bench -- [kernels|step|rows|generate|memory|load|compare|render] [filter …] [options]
   kernels [filter …]    products, attention, elementwise kernels, loading; with peers where they are installed
-  step [--shape S]      training steps of token rows: tiny, gpt2 (against PEFT on torch), 2.6b; tiny and gpt2 by default
+  step [--all]          training steps of token rows against PEFT on torch: tiny and gpt2, case a; with --all the acceptance matrix
+  rows                  rows after training steps against PEFT's; tiny, all cases
   generate              tokens per second of GPT-2 small, against the memory it reads and against transformers on torch
   memory                bytes of a step beside the model
   load                  a folder of 1.2 billion parameters: seconds and memory to load it, tokens per second; needs 2.5 GB of disk
@@ -40,7 +51,12 @@ options
   --rounds N            samples of each contender, interleaved (11)
   --sample MS           milliseconds of a sample at least (40)
   --wait SECONDS        before a round wait, at most so long, until other programs leave the machine alone (0)
-  --only NAME,…         contenders, such as neolog,torch`;
+  --only NAME,…         contenders, such as neolog,torch
+options of step and rows
+  --shape S,…           tiny, gpt2, smollm2-135m, qwen2.5-0.5b, gemma-2-2b (random weights)
+  --case a,b,c          trained tokens from the first position on; the first at half of the sequence on average; in half of the samples
+  --length T,… --batch B,… --tokens K,…
+  --steps N             after which rows are compared (50)`;
 
 /** The name of a benchmark, "all" where none is given, and its options. Throws UsageError. */
 export function parseOptions(args: readonly string[]): { readonly bench: string; readonly options: Options } {
@@ -52,12 +68,18 @@ export function parseOptions(args: readonly string[]): { readonly bench: string;
       filter,
       json: values.json,
       node: nodeAt(values.node),
-      threads: list(values.threads).map((text) => count("threads", text)),
+      threads: counts("threads", values.threads),
       rounds: count("rounds", values.rounds),
       sample: count("sample", values.sample),
       wait: values.wait === "0" ? 0 : count("wait", values.wait),
       only: list(values.only),
-      shape: values.shape,
+      shapes: list(values.shape),
+      cases: list(values.case),
+      lengths: counts("length", values.length),
+      batches: counts("batch", values.batch),
+      tokens: counts("tokens", values.tokens),
+      all: values.all,
+      steps: count("steps", values.steps),
     },
   };
 }
@@ -76,6 +98,12 @@ function parsed(args: readonly string[]) {
         wait: { type: "string", default: "0" },
         only: { type: "string", default: "" },
         shape: { type: "string", default: "" },
+        case: { type: "string", default: "" },
+        length: { type: "string", default: "" },
+        batch: { type: "string", default: "" },
+        tokens: { type: "string", default: "" },
+        all: { type: "boolean", default: false },
+        steps: { type: "string", default: "50" },
       },
     });
   } catch (error) {
@@ -84,6 +112,8 @@ function parsed(args: readonly string[]) {
 }
 
 const list = (text: string): string[] => text.split(",").filter((part) => part !== "");
+
+const counts = (name: string, text: string): number[] => list(text).map((part) => count(name, part));
 
 function count(name: string, text: string): number {
   const n = Number(text);

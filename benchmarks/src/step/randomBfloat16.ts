@@ -1,6 +1,6 @@
 import { adoptStateDict, stateDict } from "@neolog/nn";
 import { ARCHITECTURES, CausalLM, type PretrainedConfig } from "@neolog/models";
-import { Scope, Tensor, cast, defaultBackend, mul, ones, persist, randn, withShapesOnly } from "@neolog/tensor";
+import { Scope, Tensor, cast, defaultBackend, mul, ones, persist, randn, withShapesOnly, zeros } from "@neolog/tensor";
 
 /** As many random weights as are drawn; large ones repeat them. A prime, so that rows of a matrix differ. */
 const DRAWN = 1_000_003;
@@ -25,8 +25,10 @@ export function randomBfloat16Model(config: PretrainedConfig): CausalLM {
     }
     return Tensor.over(backend, buffer, shape);
   };
+  // a norm of Gemma's multiplies by 1 + weight
+  const isZero = (key: string): boolean => key.endsWith(".bias") || config.model_type.startsWith("gemma");
   const weights = [...stateDict(model)].map(([key, { shape }]) => {
-    const t = shape.length > 1 ? random(shape) : cast(ones(shape), "bfloat16");
+    const t = shape.length > 1 ? random(shape) : cast(isZero(key) ? zeros(shape) : ones(shape), "bfloat16");
     return [key, persist(t)] as const;
   });
   adoptStateDict(model, new Map(weights));
