@@ -1,7 +1,7 @@
 import { AutoModelForCausalLM, AutoTokenizer } from "@neolog/models";
 import type { Embedding } from "@neolog/nn";
 import { TrainableTokensConfig, getPeftModel } from "@neolog/peft-tokens";
-import { corpus } from "@neolog/stories";
+import { WORDS, corpus, lessonSentences, tokenOf } from "@neolog/stories";
 import { access, constants, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -23,7 +23,7 @@ import {
 import { CliError } from "./errors.ts";
 import { FineTuning } from "./fineTune.ts";
 import { type Io, breathe } from "./io.ts";
-import { RECIPE, WORDS, answerHeldOut, lessonExamples, lessonSentences, tokenOf, write } from "./lesson.ts";
+import { RECIPE, answerHeldOut, lessonExamples, write } from "./lesson.ts";
 import { Output } from "./output.ts";
 import { checkTarget, publish } from "./publish.ts";
 import { Report } from "./report.ts";

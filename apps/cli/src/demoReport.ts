@@ -1,7 +1,8 @@
 import type { CausalLM } from "@neolog/models";
+import { HELD_OUT, TOLD, WORDS } from "@neolog/stories";
 import { backendLine } from "./backend.ts";
 import { lossCurve } from "./chart.ts";
-import { type Answer, HELD_OUT, RECIPE, TOLD, WORDS } from "./lesson.ts";
+import { type Answer, RECIPE } from "./lesson.ts";
 import type { Report } from "./report.ts";
 import { bytes, columns, thousands } from "./text.ts";
 

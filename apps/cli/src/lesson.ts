@@ -1,15 +1,8 @@
 import type { CausalLM, Sequence, Tokenizer } from "@neolog/models";
 import type { PeftModel } from "@neolog/peft-tokens";
-import { ASPECTS, type Aspect, type Probe, probes, sentencesAbout } from "@neolog/stories";
+import { HELD_OUT, type Probe, WORDS, lessonSentences, probes } from "@neolog/stories";
 import { predicted } from "./example.ts";
 import type { Recipe } from "./fineTune.ts";
-
-/** New words and the animals that they stand for. */
-export const WORDS: Readonly<Record<string, string>> = { wug: "duck", dax: "owl", blick: "snake" };
-
-/** What the training sentences tell of each animal. All other aspects are held out: the model must infer them. */
-export const TOLD: readonly Aspect[] = ["sound", "food"];
-export const HELD_OUT = ASPECTS.filter((aspect) => !TOLD.includes(aspect));
 
 export const RECIPE: Recipe = {
   steps: 80,
@@ -21,17 +14,6 @@ export const RECIPE: Recipe = {
   shuffle: true,
   seed: 0,
 };
-
-const DRAWS = 20;
-
-/** The token of a word in running text: with the space before it, as the tokenizer has all its words. */
-export const tokenOf = (word: string): string => ` ${word}`;
-
-/** Distinct sentences that tell what each new word says and eats. */
-export const lessonSentences = (): string[] =>
-  Object.entries(WORDS).flatMap(([word, animal]) => [
-    ...new Set(sentencesAbout({ animal, as: word, aspects: TOLD, count: DRAWS, seed: 1 })),
-  ]);
 
 /** Sentences as the model was trained on them: with an end token. */
 export const lessonExamples = (tokenizer: Tokenizer): Sequence[] =>
