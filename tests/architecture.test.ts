@@ -12,6 +12,7 @@ const ALLOWED: { readonly [workspace: string]: readonly string[] } = {
   "packages/models": ["tensor", "autograd", "nn", "checkpoint"],
   "packages/peft-tokens": ["tensor", "autograd", "nn", "checkpoint", "models"],
   "apps/cli": ["tensor", "autograd", "nn", "checkpoint", "models", "peft-tokens", "stories"],
+  "apps/playground": ["tensor", "autograd", "nn", "checkpoint", "models", "peft-tokens", "stories"],
   "apps/pretrain": ["tensor", "autograd", "nn", "checkpoint", "models", "peft-tokens", "stories"],
   benchmarks: ["tensor", "autograd", "nn", "checkpoint", "models", "peft-tokens"],
 };
@@ -21,7 +22,7 @@ const IMPORT = /(?:^|\s)(?:import|export)\s(?:[^"']*?\sfrom\s)?["']([^"']+)["']|
 
 function sources(folder: string): string[] {
   return readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })
-    .filter((file) => file.endsWith(".ts"))
+    .filter((file) => /\.tsx?$/.test(file))
     .map((file) => join(folder, file));
 }
 

@@ -1,5 +1,4 @@
 import { spawn } from "node:child_process";
-import { existsSync } from "node:fs";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { type Server, createServer } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -8,29 +7,13 @@ import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "vite";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { CHROMIUM, FLAGS, sayIfAbsent } from "./chromium.ts";
 import type { Report } from "./report.ts";
 
-const NAMED = process.env["CHROMIUM"];
-const CHROMIUM = (NAMED ? [NAMED] : ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"]).find(
-  (path) => existsSync(path),
-);
-const FLAGS = [
-  "--headless",
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-];
 const ISOLATION = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
 const PAGE = '<!doctype html><title>conformance</title><script type="module" src="/page.js"></script>';
 
-if (!CHROMIUM)
-  console.log(
-    "test:browser: skipped, no Chromium was found; install one, or name it in the environment variable CHROMIUM",
-  );
+sayIfAbsent("tests/browser/browser");
 
 let folder: string;
 
@@ -94,9 +77,13 @@ async function run(headers: Readonly<Record<string, string>>): Promise<Report> {
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address() as AddressInfo;
   const profile = await mkdtemp(join(tmpdir(), "neolog-"));
-  const chromium = spawn(CHROMIUM!, [...FLAGS, `--user-data-dir=${profile}`, `http://127.0.0.1:${port}/`], {
-    stdio: "ignore",
-  });
+  const chromium = spawn(
+    CHROMIUM!,
+    ["--headless", "--disable-gpu", ...FLAGS, `--user-data-dir=${profile}`, `http://127.0.0.1:${port}/`],
+    {
+      stdio: "ignore",
+    },
+  );
   const ended = new Promise<void>((resolve) => chromium.on("close", () => resolve()));
   try {
     return await Promise.race([

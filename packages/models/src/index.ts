@@ -33,6 +33,7 @@ export { type PackedSequences, packSequences } from "./packSequences.ts";
 export { type PaddedSequences, type Sequence, padSequences } from "./padSequences.ts";
 export { Phi3ForCausalLM } from "./phi3.ts";
 export { type ModelOutput, PreTrainedModel } from "./preTrainedModel.ts";
+export { nextTask } from "./nextTask.ts";
 export { OptForCausalLM } from "./opt.ts";
 export { type MemoryEstimate, estimateMemory } from "./memory.ts";
 export type { FromPretrainedOptions } from "./pretrained.ts";
