@@ -5,16 +5,17 @@ import { describe, expect, test } from "vitest";
 /** What each workspace may import; the arrows of the architecture, one direction, no cycles. */
 const ALLOWED: { readonly [workspace: string]: readonly string[] } = {
   "packages/tensor": [],
+  "packages/gpu": ["tensor"],
   "packages/autograd": ["tensor"],
   "packages/nn": ["tensor", "autograd"],
   "packages/checkpoint": ["tensor"],
   "packages/stories": [],
   "packages/models": ["tensor", "autograd", "nn", "checkpoint"],
   "packages/peft-tokens": ["tensor", "autograd", "nn", "checkpoint", "models"],
-  "apps/cli": ["tensor", "autograd", "nn", "checkpoint", "models", "peft-tokens", "stories"],
-  "apps/playground": ["tensor", "autograd", "nn", "checkpoint", "models", "peft-tokens", "stories"],
+  "apps/cli": ["tensor", "autograd", "nn", "checkpoint", "models", "peft-tokens", "stories", "gpu"],
+  "apps/playground": ["tensor", "autograd", "nn", "checkpoint", "models", "peft-tokens", "stories", "gpu"],
   "apps/pretrain": ["tensor", "autograd", "nn", "checkpoint", "models", "peft-tokens", "stories"],
-  benchmarks: ["tensor", "autograd", "nn", "checkpoint", "models", "peft-tokens"],
+  benchmarks: ["tensor", "autograd", "nn", "checkpoint", "models", "peft-tokens", "gpu"],
 };
 
 const root = new URL("..", import.meta.url).pathname;
@@ -41,7 +42,7 @@ test("every workspace is in the table", () => {
 
 describe.each(Object.entries(ALLOWED))("%s", (workspace, allowed) => {
   const manifest = JSON.parse(readFileSync(join(root, workspace, "package.json"), "utf8"));
-  const declared = Object.keys({ ...manifest.dependencies, ...manifest.devDependencies });
+  const declared = Object.keys({ ...manifest.dependencies, ...manifest.devDependencies, ...manifest.peerDependencies });
   const files = sources(join(workspace, "src"));
 
   test("imports only what lies below it", () => {

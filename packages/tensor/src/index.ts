@@ -1,4 +1,5 @@
 export type * from "./backend.ts";
+export { type Nest, collapse } from "./backends/cpu/strided.ts";
 export * from "./backends/open.ts";
 export * from "./create.ts";
 export * from "./dtype.ts";

@@ -16,6 +16,8 @@ export interface Tolerances {
   readonly sums: number;
   /** Norms, softmax, attention, losses, against the composite in float64. */
   readonly fused: Tolerance;
+  /** Which pointwise ops of int32 are exact: all, if absent, or those that take whole numbers to whole numbers of 24 bits. */
+  readonly int32?: "whole";
 }
 
 /** The backend under test beside the reference backend. */

@@ -1,0 +1,127 @@
+import {
+  type Backend,
+  BackendError,
+  type Buffer,
+  type DType,
+  type Distribution,
+  type Reduction,
+  type TypedArray,
+  type View,
+  contiguousLayout,
+  isContiguous,
+  normalAt,
+  sizeOf,
+  uniformAt,
+} from "@neolog/tensor";
+import type { Executor } from "./kernel.ts";
+import { matmul } from "./kernels/matmul.ts";
+import { pointwise } from "./kernels/pointwise.ts";
+import { reduce } from "./kernels/reduce.ts";
+import { addRows, takeRows } from "./kernels/rows.ts";
+
+/** Whole numbers up to this one are held exactly: int32 lies on the device as float32. */
+const LARGEST_INTEGER = 2 ** 24;
+
+/** Kernels built through gpu.js. Ops return at once; only `read` waits. */
+export class GpuBackend implements Backend {
+  readonly name = "gpu";
+  readonly info: Backend["info"];
+  readonly exact = false;
+  readonly dtypes: readonly DType[] = ["float32", "int32", "bfloat16", "float16"];
+  readonly #executor: Executor;
+  /** int32 buffers as the host wrote them, while no kernel has written into them. */
+  readonly #known = new WeakMap<Buffer, Int32Array>();
+  #live = 0;
+  #bytes = 0;
+  #peak = 0;
+
+  constructor(executor: Executor) {
+    this.#executor = executor;
+    this.info = { name: "gpu", mode: executor.mode, ...executor.info };
+  }
+
+  get live(): number {
+    return this.#live;
+  }
+  get bytes(): Backend["bytes"] {
+    return { live: this.#bytes, peak: this.#peak };
+  }
+  allocate(dtype: DType, length: number): Buffer {
+    const buffer = this.#executor.allocate(dtype, length);
+    this.#live++;
+    this.#bytes += this.#executor.bytesOf(dtype, length);
+    this.#peak = Math.max(this.#peak, this.#bytes);
+    return buffer;
+  }
+  free(buffer: Buffer): void {
+    this.#executor.free(buffer);
+    this.#live--;
+    this.#bytes -= this.#executor.bytesOf(buffer.dtype, buffer.length);
+  }
+  /** Throws BackendError for an integer beyond ±2²⁴. */
+  write(buffer: Buffer, data: TypedArray, at = 0): void {
+    if (data.length === 0) return;
+    if (buffer.dtype === "int32") {
+      const outside = (data as Int32Array).find((x) => Math.abs(x) > LARGEST_INTEGER);
+      if (outside !== undefined)
+        throw new BackendError(
+          `gpu: int32 must lie within ±${LARGEST_INTEGER}, got ${outside}; keep it on the wasm backend`,
+        );
+      if (at === 0 && data.length === buffer.length) this.#known.set(buffer, Int32Array.from(data));
+      else this.#known.delete(buffer);
+    }
+    this.#executor.write(buffer, data, at);
+  }
+  read(buffer: Buffer, at: number, length: number): Promise<TypedArray> {
+    return this.#executor.read(buffer, at, length);
+  }
+
+  pointwise(expression: string, out: View, inputs: readonly (View | number)[]): void {
+    if (this.#isWritten(out)) pointwise(this.#executor, expression, out, inputs);
+  }
+  reduce(reduction: Reduction, out: View, x: View): void {
+    if (!this.#isWritten(out)) return;
+    if (x.layout.shape[1] === 0) this.fill(out, reduction === "sum" ? 0 : reduction === "max" ? -Infinity : Infinity);
+    else reduce(this.#executor, reduction, out, x);
+  }
+  matmul(out: View, a: View, b: View): void {
+    if (!this.#isWritten(out)) return;
+    if (a.layout.shape.at(-1) === 0) this.fill(out, 0);
+    else matmul(this.#executor, out, a, b);
+  }
+  takeRows(out: View, table: View, ids: View): void {
+    if (this.#isWritten(out)) takeRows(this.#executor, out, table, ids);
+  }
+  addRows(out: View, rows: View, ids: View): void {
+    if (sizeOf(rows.layout.shape) > 0 && this.#isWritten(out))
+      addRows(this.#executor, out, rows, ids, this.#idsOf(ids));
+  }
+  copy(out: View, x: View): void {
+    this.pointwise("a", out, [x]);
+  }
+  fill(out: View, value: number): void {
+    this.pointwise("a", out, [value]);
+  }
+  /** Drawn on the host: the same numbers as on every other backend. */
+  random(distribution: Distribution, out: View, seed: number): void {
+    const size = sizeOf(out.layout.shape);
+    if (size === 0) return;
+    const at = distribution === "uniform" ? uniformAt : normalAt;
+    const data = Float32Array.from({ length: size }, (_, i) => at(seed, i));
+    const whole = isContiguous(out.layout) && out.buffer.dtype === "float32";
+    if (whole) return this.#executor.write(out.buffer, data, out.layout.offset);
+    const buffer = this.#executor.allocate("float32", size);
+    this.#executor.write(buffer, data, 0);
+    this.copy(out, { buffer, layout: contiguousLayout(out.layout.shape) });
+    this.#executor.free(buffer);
+  }
+
+  /** False for a view of nothing. What a kernel writes into, the host no longer knows. */
+  #isWritten({ buffer, layout }: View): boolean {
+    this.#known.delete(buffer);
+    return sizeOf(layout.shape) > 0;
+  }
+  #idsOf({ buffer, layout }: View): Int32Array | null {
+    return this.#known.get(buffer)?.subarray(layout.offset, layout.offset + sizeOf(layout.shape)) ?? null;
+  }
+}

@@ -1,0 +1,51 @@
+import { type BinaryOperator, type FunctionName, type Node, parseExpression } from "@neolog/tensor";
+
+const COMPARISONS: readonly BinaryOperator[] = ["<", "<=", ">", ">=", "==", "!="];
+
+/** What each function of an expression is called in kernels. */
+const NAMES: { readonly [N in FunctionName]: string } = {
+  exp: "exponential",
+  expm1: "exponentialMinus1",
+  log: "logarithm",
+  log1p: "logarithm1",
+  sqrt: "Math.sqrt",
+  sin: "Math.sin",
+  cos: "Math.cos",
+  tanh: "tangent",
+  erf: "errorFunction",
+  abs: "Math.abs",
+  sign: "signed",
+  floor: "Math.floor",
+  ceil: "Math.ceil",
+  round: "rounded",
+  min: "smallest",
+  max: "largest",
+  pow: "power",
+};
+
+/** gpu.js source that computes an expression in float32 over the variables a, b, c. */
+export const printExpression = (expression: string): string => print(parseExpression(expression));
+
+function print(node: Node): string {
+  switch (node.kind) {
+    case "number":
+      return String(node.value);
+    case "input":
+      return "abc"[node.index]!;
+    case "negate":
+      return `(0 - ${print(node.x)})`;
+    case "select":
+      return `(${condition(node.condition)} ? ${print(node.x)} : ${print(node.y)})`;
+    case "call":
+      return `${NAMES[node.name]}(${node.args.map(print).join(", ")})`;
+    case "binary":
+      return COMPARISONS.includes(node.operator)
+        ? `(${condition(node)} ? 1 : 0)`
+        : `(${print(node.x)} ${node.operator} ${print(node.y)})`;
+  }
+}
+
+function condition(node: Node): string {
+  if (node.kind !== "binary" || !COMPARISONS.includes(node.operator)) return `${print(node)} != 0`;
+  return `${print(node.x)} ${node.operator} ${print(node.y)}`;
+}
