@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { expect } from "vitest";
 import { PeftModel, loraParameters, tokenParameters } from "../index.ts";
 import { caught } from "../testing.ts";
-import { HIDDEN, LINEARS, type LinearName, SIDES, type Side, type Where } from "./dense.ts";
+import { HIDDEN, LINEARS, type LinearName, type OverlapPolicy, SIDES, type Side, type Where } from "./dense.ts";
 import { INPUT, type Real, configFor } from "./real.ts";
 import { near, same } from "./same.ts";
 
@@ -91,18 +91,21 @@ const unknown = fc
       }),
   );
 
-const set = fc.record({ names, fits, inferenceMode: fc.boolean() }).map(
-  ({ names, fits, inferenceMode }): Command =>
+const overlap = fc.constantFrom<OverlapPolicy>("error", "error", "first", "last");
+
+const set = fc.record({ names, fits, overlap, inferenceMode: fc.boolean() }).map(
+  ({ names, fits, overlap, inferenceMode }): Command =>
     new Command(
-      `set [${names.join(", ")}]${fits ? " where possible" : ""}${inferenceMode ? " for inference" : ""}`,
+      `set [${names.join(", ")}]${fits ? " where possible" : ""}${overlap === "error" ? "" : `, ${overlap} owns`}${inferenceMode ? " for inference" : ""}`,
       (real) => {
         const { peft, dense } = real;
-        const list = fits ? dense.possible(names) : names;
-        const go = () => peft.setAdapter(list, { inferenceMode });
+        const sharing = overlap === "error" ? [] : names;
+        const list = fits ? dense.possible(names, [], sharing) : names;
+        const go = () => peft.setAdapter(list, { inferenceMode, overlap });
         if (!dense.knows(list)) return refuses(real, "UNKNOWN", go);
-        if (dense.overlaps(list)) return refuses(real, "OVERLAP", go);
+        if (dense.overlaps(list, sharing)) return refuses(real, "OVERLAP", go);
         go();
-        dense.activate(list, !inferenceMode);
+        dense.activate(list, !inferenceMode, overlap);
       },
     ),
 );
@@ -163,8 +166,9 @@ const step = fc.constant(
         if (!delta.grad) continue;
         const sides = SIDES.filter((other) => deltas[other] === delta);
         Array.from(delta.grad.dataSync()).forEach((g, i) => {
-          const at = ids[Math.floor(i / HIDDEN)]! * HIDDEN + (i % HIDDEN);
-          const whole = sides.reduce((sum, s) => sum + expected[s][at]!, 0);
+          const id = ids[Math.floor(i / HIDDEN)]!;
+          const owned = sides.filter((s) => dense.ownerOf(id, s) === name);
+          const whole = owned.reduce((sum, s) => sum + expected[s][id * HIDDEN + (i % HIDDEN)]!, 0);
           const off = Math.abs(g - whole);
           const size = dense.isNear(dense.effective) ? largest(expected[side]) : Math.abs(whole);
           if (!(off < 1e-5 * Math.max(1, size))) expect(g, `gradient ${i} of ${name}`).toBe(whole);

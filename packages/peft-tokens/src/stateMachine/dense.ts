@@ -18,6 +18,8 @@ export const everySide = <T>(value: (side: Side) => T): Sides<T> => ({
   output: value("output"),
 });
 
+export type OverlapPolicy = "error" | "first" | "last";
+
 /** What an adapter's config targets. */
 export const WHERE = {
   embedding: ["input"],
@@ -53,6 +55,7 @@ export class Dense {
   tied: boolean;
   readonly adapters = new Map<string, DenseAdapter>();
   active: readonly string[] = [];
+  overlap: OverlapPolicy = "error";
   merged: readonly string[] = [];
   enabled = true;
 
@@ -72,18 +75,39 @@ export class Dense {
   knows(names: readonly string[]): boolean {
     return names.every((name) => this.adapters.has(name));
   }
-  /** True where two of the adapters have the same id on one side. */
-  overlaps(names: readonly string[]): boolean {
-    return SIDES.some((side) => {
-      const ids = [...new Set(names)].filter((n) => this.get(n).rows[side]).flatMap((n) => [...this.get(n).ids]);
-      return new Set(ids).size < ids.length;
-    });
+  /** Adapters that may have the same ids. */
+  get sharing(): readonly string[] {
+    return this.overlap === "error" ? [] : this.active;
+  }
+  /** True where two of the adapters have the same id on one side and do not both share. */
+  overlaps(names: readonly string[], sharing: readonly string[] = this.sharing): boolean {
+    const all = [...new Set(names)];
+    return all.some((a, i) =>
+      all.slice(0, i).some((b) => {
+        if (sharing.includes(a) && sharing.includes(b)) return false;
+        const meet = SIDES.some((side) => this.get(a).rows[side] && this.get(b).rows[side]);
+        return meet && this.get(a).ids.some((id) => this.get(b).ids.includes(id));
+      }),
+    );
+  }
+  /** Owners of shared ids last: only active adapters share, and their order decides. */
+  #ownersLast(names: readonly string[]): readonly string[] {
+    const active = this.active.filter((name) => names.includes(name));
+    const others = names.filter((name) => !active.includes(name));
+    return [...others, ...(this.overlap === "first" ? active.toReversed() : active)];
+  }
+  /** Which adapter's row an id has on a side. */
+  ownerOf(id: number, side: Side): string | undefined {
+    return this.#ownersLast(this.effective).findLast((n) => this.get(n).rows[side] && this.get(n).ids.includes(id));
   }
   /** The longest beginning of the known names that may be in effect beside `staying`. */
-  possible(names: readonly string[], staying: readonly string[] = []): string[] {
+  possible(names: readonly string[], staying: readonly string[] = [], sharing = this.sharing): string[] {
     return names
       .filter((name) => this.adapters.has(name))
-      .reduce<string[]>((kept, name) => (this.overlaps([...staying, ...kept, name]) ? kept : [...kept, name]), []);
+      .reduce<string[]>(
+        (kept, name) => (this.overlaps([...staying, ...kept, name], sharing) ? kept : [...kept, name]),
+        [],
+      );
   }
   /** Merged and active adapters, while enabled. */
   get effective(): readonly string[] {
@@ -97,7 +121,7 @@ export class Dense {
   /** A table of W₀ with the rows of the named adapters. */
   tableWith(side: Side, names: readonly string[]): Float32Array {
     const table = this.tables[side].slice();
-    for (const { ids, rows } of names.map((name) => this.get(name))) {
+    for (const { ids, rows } of this.#ownersLast(names).map((name) => this.get(name))) {
       ids.forEach((id, slot) => {
         const row = rows[side]?.subarray(slot * HIDDEN, (slot + 1) * HIDDEN);
         if (row) table.set(row, id * HIDDEN);
@@ -144,7 +168,8 @@ export class Dense {
     const matrices = Object.values(lora).flatMap(({ A, B }) => [A, B]);
     return [...new Set(Object.values(rows)), ...matrices].reduce((n, { length }) => n + length, 0);
   }
-  activate(names: readonly string[], requiresGrad: boolean): void {
+  activate(names: readonly string[], requiresGrad: boolean, overlap: OverlapPolicy): void {
+    this.overlap = overlap;
     this.active = [...new Set(names)];
     this.merged = [];
     for (const [name, adapter] of this.adapters) adapter.requiresGrad = requiresGrad && this.active.includes(name);
@@ -154,7 +179,7 @@ export class Dense {
     this.adapters.delete(name);
     this.active = this.active.filter((other) => other !== name);
     if (!wasActive || this.active.length > 0) return;
-    const next = [...this.adapters.keys()].toSorted().find((other) => !this.overlaps([...this.merged, other]));
+    const next = [...this.adapters.keys()].toSorted().find((other) => !this.overlaps([...this.merged, other], []));
     if (next === undefined) return;
     this.active = [next];
     this.get(next).requiresGrad = true;

@@ -60,6 +60,7 @@ export class Real {
     dense.adapters.clear();
     dense.adapters.set("default", { ids: [1, 2], ...this.valuesOf("default"), requiresGrad: true });
     dense.active = ["default"];
+    dense.overlap = "error";
     dense.merged = [];
     dense.enabled = true;
     return this.peft;
