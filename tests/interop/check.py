@@ -2,7 +2,8 @@
 
     python check.py MANIFEST.json
 
-The manifest lists cases: {"name", "base", "merged"} or {"name", "base", "adapters": [[name, folder], ...], "active": [names], "resize"?},
+The manifest lists cases: {"name", "base", "merged"} or {"name", "base", "adapters": [[name, folder], ...], "active": [names], "resize"?,
+"dropped"?: a bias that PEFT leaves out of the logits},
 each with "inputs" (a batch) and "logits" (a safetensors file with a tensor "logits"). Prints one JSON object: versions, and for each
 case the largest difference of logits at unmasked positions, every warning, and what differs when PEFT saves the adapters again.
 """
@@ -58,6 +59,7 @@ def saved_differently(model, adapters):
 
 def check(case):
     model, complaints = load_base(case.get("merged", case["base"]))
+    dropped = model.state_dict()[case["dropped"]].clone() if "dropped" in case else 0.0
     result = {"name": case["name"], "complaints": complaints, "saved_differently": []}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -73,7 +75,7 @@ def check(case):
         batch = {key: torch.tensor(value) for key, value in case["inputs"].items()}
         with torch.no_grad():
             try:
-                logits = model(**batch).logits
+                logits = model(**batch).logits + dropped
             except Exception as error:
                 raise RuntimeError(case["name"]) from error
         if "adapters" in case:
