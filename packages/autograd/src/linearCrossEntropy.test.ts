@@ -4,17 +4,23 @@ import {
   IndexError,
   Scope,
   type Tensor,
+  add,
   cast,
   crossEntropy,
+  detach,
   div,
+  frozenColumns,
   intTensor,
   linearCrossEntropy,
   matmulT,
   mul,
+  ones,
   openBackend,
   overrideColumns,
   parameter,
   randn,
+  slice,
+  takeRows,
   tanh,
   zeros,
 } from "@neolog/tensor";
@@ -36,22 +42,28 @@ interface Case {
   readonly weightTrained: boolean;
 }
 
-/** The loss, three times over, and the gradients of hidden, weight and overriding rows; [] where there is none. */
-function results(backend: Backend, fused: boolean, { softcap, overridden, weightTrained }: Case): ArrayLike<number>[] {
-  using _scope = new Scope();
+function made(backend: Backend, { softcap, overridden, weightTrained }: Case) {
   const dtype: DType = backend === reference ? "float64" : "float32";
-  const made = (shape: readonly number[], seed: number): Tensor => cast(randn(shape, seed, "float32", backend), dtype);
-  const hidden = parameter(made([N, D], 1));
-  const weight = weightTrained ? parameter(made([V, D], 2)) : made([V, D], 2);
-  const rows = overridden ? parameter(made([COLUMNS.length, D], 3)) : null;
+  const random = (shape: readonly number[], seed: number): Tensor =>
+    cast(randn(shape, seed, "float32", backend), dtype);
+  const hidden = parameter(random([N, D], 1));
+  const weight = weightTrained ? parameter(random([V, D], 2)) : random([V, D], 2);
+  const rows = overridden ? parameter(random([COLUMNS.length, D], 3)) : null;
   const targets = intTensor(TARGETS, [N], backend);
+  return { hidden, weight, rows, targets, options: { softcap, override: rows && { rows, columns: COLUMNS } } };
+}
+
+/** The loss, three times over, and the gradients of hidden, weight and overriding rows; [] where there is none. */
+function results(backend: Backend, fused: boolean, each: Case): ArrayLike<number>[] {
+  using _scope = new Scope();
+  const { hidden, weight, rows, targets, options } = made(backend, each);
+  const { softcap } = options;
   const composite = (): Tensor => {
     const product = matmulT(hidden, weight);
     const raw = rows ? overrideColumns(product, matmulT(hidden, rows), COLUMNS) : product;
     return crossEntropy(softcap === null ? raw : mul(tanh(div(raw, softcap)), softcap), targets);
   };
-  const override = rows && { rows, columns: COLUMNS };
-  const loss = mul(fused ? linearCrossEntropy(hidden, weight, targets, { softcap, override }) : composite(), 3);
+  const loss = mul(fused ? linearCrossEntropy(hidden, weight, targets, options) : composite(), 3);
   backward(loss);
   return [loss, hidden.grad, weight.grad, rows?.grad].map((t) => t?.dataSync() ?? []);
 }
@@ -69,6 +81,80 @@ describe("linearCrossEntropy", () => {
       const tolerance = backend === reference ? { absolute: 1e-12 } : { relative: 2e-5, absolute: 2e-6 };
       results(backend, true, each).forEach((actual, i) => expectClose(actual, expected[i]!, tolerance));
     }
+  });
+
+  test.each(cases)("gives the loss of each row, and gradients for what each gets: %o", (each) => {
+    for (const backend of backends) {
+      using _scope = new Scope();
+      const { hidden, weight, rows, targets, options } = made(backend, each);
+      const incoming = cast(randn([N], 4, "float32", backend), hidden.dtype);
+      const gradients = (): ArrayLike<number>[] => {
+        const found = [hidden, weight, ...(rows ? [rows] : [])].map((t) => [...(t.grad?.dataSync() ?? [])]);
+        for (const t of [hidden, weight, ...(rows ? [rows] : [])]) t.grad = null;
+        return found;
+      };
+      const losses = linearCrossEntropy(hidden, weight, targets, { ...options, reduction: "none" });
+      const values = losses.dataSync();
+      backward(losses, incoming);
+      const actual = gradients();
+      // a row at a time, since the mean of one is its loss
+      const alone = Array.from(TARGETS, (target, i) =>
+        target === -100
+          ? null
+          : linearCrossEntropy(slice(hidden, 0, i, i + 1), weight, slice(targets, 0, i, i + 1), options),
+      );
+      expectClose(
+        values,
+        alone.map((loss) => loss?.dataSync()[0] ?? 0),
+        { absolute: 0 },
+      );
+      const g = incoming.dataSync();
+      backward(
+        alone.reduce<Tensor>(
+          (sum, loss, i) => (loss ? add(sum, mul(loss, g[i]!)) : sum),
+          zeros([], hidden.dtype, backend),
+        ),
+      );
+      gradients().forEach((expected, i) =>
+        expectClose(actual[i]!, expected, { relative: 1e-5, absolute: backend === reference ? 1e-12 : 2e-6 }),
+      );
+    }
+  });
+  test.each([null, 2])("finds the same bits when frozen columns were looked at before: softcap %s", (softcap) => {
+    for (const backend of backends) {
+      using _scope = new Scope();
+      const {
+        hidden: tracked,
+        weight,
+        rows,
+        targets,
+      } = made(backend, { softcap, overridden: true, weightTrained: false });
+      const hidden = detach(tracked);
+      const override = { rows: rows!, columns: COLUMNS };
+      const [plain, again] = [null, frozenColumns(hidden, weight, targets, COLUMNS, { softcap })].map((frozen) => {
+        rows!.grad = null;
+        const loss = linearCrossEntropy(hidden, weight, targets, { softcap, override, frozen, reduction: "none" });
+        backward(loss, ones([N], loss.dtype, backend));
+        return [loss.dataSync(), rows!.grad!.dataSync()];
+      });
+      expect(again).toEqual(plain);
+      expect(() =>
+        linearCrossEntropy(tracked, weight, targets, { frozen: frozenColumns(hidden, weight, targets, COLUMNS) }),
+      ).toThrow("linearCrossEntropy with frozen columns: inputs must not be tracked");
+    }
+  });
+  test("holds where every column of a chunk is overridden", () => {
+    using _scope = new Scope();
+    const [hidden, weight] = [randn([2, 3], 1, "float32", reference), randn([2, 3], 2, "float32", reference)];
+    const targets = intTensor([0, 1], [2], reference);
+    const columns = Int32Array.of(1, 0);
+    const override = { rows: randn([2, 3], 3, "float32", reference), columns };
+    const loss = linearCrossEntropy(hidden, weight, targets, { override });
+    expectClose(loss.dataSync(), crossEntropy(matmulT(hidden, takeRows(override.rows, columns)), targets).dataSync(), {
+      absolute: 1e-12,
+    });
+    const frozen = frozenColumns(hidden, weight, targets, columns);
+    expect(linearCrossEntropy(hidden, weight, targets, { override, frozen }).dataSync()).toEqual(loss.dataSync());
   });
 
   test("holds a chunk of the logits at a time, and nothing afterwards", async () => {

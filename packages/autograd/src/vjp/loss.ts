@@ -1,4 +1,12 @@
-import { type Tensor, crossEntropyGrad, isTracked, linearCrossEntropyWeightGrad, mul } from "@neolog/tensor";
+import {
+  type Tensor,
+  crossEntropyGrad,
+  isTracked,
+  linearCrossEntropyRowsGrad,
+  linearCrossEntropyWeightGrad,
+  mul,
+  unsqueeze,
+} from "@neolog/tensor";
 import type { Vjp } from "./rule.ts";
 
 export const LOSS_VJP: {
@@ -10,12 +18,14 @@ export const LOSS_VJP: {
     null,
   ],
   linearCrossEntropy: ({ inputs, attrs }, g) => {
-    const [hidden, weight, targets] = inputs as readonly Tensor[];
+    const [hidden, weight, targets, rows] = inputs as readonly Tensor[];
+    const { reduction, hiddenGrad, rowsGrad } = attrs;
+    const later = rows && !rowsGrad && isTracked(rows);
     return [
-      attrs.hiddenGrad && mul(attrs.hiddenGrad, g),
+      hiddenGrad && mul(hiddenGrad, reduction === "mean" ? g : unsqueeze(g, 1)),
       isTracked(weight!) ? linearCrossEntropyWeightGrad(hidden!, weight!, targets!, attrs, g) : null,
       null,
-      attrs.rowsGrad && mul(attrs.rowsGrad, g),
+      later ? linearCrossEntropyRowsGrad(hidden!, weight!, targets!, rows, attrs, g) : rowsGrad && mul(rowsGrad, g),
     ];
   },
 };

@@ -1,6 +1,6 @@
 import type { View } from "../backend.ts";
-import { arange, assign, intTensor, zeros } from "../create.ts";
-import { IndexError, ShapeError, formatShape } from "../errors.ts";
+import { arange, assign, full, intTensor, zeros } from "../create.ts";
+import { DerivativeError, IndexError, ShapeError, formatShape } from "../errors.ts";
 import { sameShape, sliceLayout } from "../layout.ts";
 import { provenance, records, untracked } from "../op.ts";
 import { Scope } from "../scope.ts";
@@ -14,6 +14,9 @@ import { takeRows } from "./rows.ts";
 /** −Infinity − −Infinity would be no number. */
 const LOWEST = -3e38;
 
+/** What a maximum begins with where there is nothing to compare: finite, so that no difference is NaN. */
+const LEAST = -3.4028234663852886e38;
+
 /** Columns of logits that exist at a time: 1 MiB of float32 for 128 rows. */
 const CHUNK = 2048;
 
@@ -24,10 +27,16 @@ export interface LinearCrossEntropyOptions {
   readonly softcap?: number | null;
   /** rows [k, D] that stand in for the rows `columns` of the weight; columns are distinct. */
   readonly override?: { readonly rows: Tensor; readonly columns: Int32Array } | null;
+  /** "mean" over the rows that count, [], by default; "none": the loss of each, [N], 0 where it counts for nothing. */
+  readonly reduction?: Reduction;
+  /** What `frozenColumns` found in the columns that are not overridden: they are not looked at again. Hidden gets no gradient then. */
+  readonly frozen?: SeenColumns | null;
 }
+type Reduction = "mean" | "none";
 
 /** What the gradient needs; gradients in it are those for an incoming 1, null where none is wanted. */
 export interface LinearCrossEntropyAttrs {
+  readonly reduction: Reduction;
   readonly ignoreIndex: number;
   readonly softcap: number | null;
   readonly columns: Int32Array;
@@ -35,7 +44,7 @@ export interface LinearCrossEntropyAttrs {
   readonly logSumExp: Tensor;
   /** [N, D] */
   readonly hiddenGrad: Tensor | null;
-  /** [k, D] */
+  /** [k, D]; null for a loss of each row too, whose gradient is not yet known. */
   readonly rowsGrad: Tensor | null;
 }
 
@@ -43,82 +52,127 @@ export interface LinearCrossEntropyAttrs {
  * crossEntropy(matmulT(hidden, weight), targets) by chunks of the vocabulary: the [N, V] logits never exist. hidden [N, D],
  * weight [V, D] of any float dtype, targets int32 [N] → []. The gradients by hidden and by overriding rows come out of the same
  * pass: Σ exp(logit)·weight grows beside Σ exp(logit), both rescaled when a larger logit turns up, as in flash attention.
- * Throws IndexError for a target that is neither a row of the weight nor `ignoreIndex`. Dao et al. 2022, https://arxiv.org/abs/2205.14135
+ * Overriding rows come last, so that what the other columns give can be found beforehand, to the bit. Throws IndexError for a target
+ * that is neither a row of the weight nor `ignoreIndex`, DerivativeError where hidden needs a gradient and columns are frozen.
+ * Dao et al. 2022, https://arxiv.org/abs/2205.14135
  */
 export function linearCrossEntropy(
   hidden: Tensor,
   weight: Tensor,
   targets: Tensor,
-  { ignoreIndex = -100, softcap = null, override = null }: LinearCrossEntropyOptions = {},
+  {
+    ignoreIndex = -100,
+    softcap = null,
+    override = null,
+    reduction = "mean",
+    frozen = null,
+  }: LinearCrossEntropyOptions = {},
 ): Tensor {
   const { rows, columns } = override?.columns.length ? override : { rows: null, columns: new Int32Array() };
   checkShapes(hidden, weight, targets, rows, columns);
   checkTargets(targets, weight.shape[0]!, ignoreIndex);
   const [forHidden, forRows] = [records([hidden]), rows !== null && records([rows])];
+  if (forHidden && frozen) throw new DerivativeError("linearCrossEntropy with frozen columns");
   using scope = new Scope();
   const { loss, ...found } = untracked(() => {
     const head = headOf(hidden, weight, targets, { rows, columns, softcap, ignoreIndex });
-    const seen = lookAt(head, forHidden);
+    const blocks = frozen ? head.overriding : [...head.chunks, ...head.overriding];
+    const seen = lookAt(head, blocks, frozen && { ...frozen, product: null }, forHidden);
     const logSum = log(seen.sum);
     const logSumExp = add(seen.max, logSum);
-    const losses = sub(logSum, sub(seen.picked, seen.max)); // [N, 1]
+    const losses = where(head.counted, sub(logSum, sub(seen.picked, seen.max)), 0); // [N, 1]
+    const mean = reduction === "mean";
+    const share = mean ? (x: Tensor) => averaged(x, head) : (x: Tensor) => where(head.counted, x, 0);
+    const [block] = head.overriding;
     return {
-      loss: scope.keep(div(sum(where(head.counted, losses, 0)), sum(head.counted))),
+      loss: scope.keep(mean ? div(sum(losses), sum(head.counted)) : reshape(losses, targets.shape)),
       logSumExp: scope.keep(logSumExp),
-      hiddenGrad: seen.product && scope.keep(hiddenGradient(head, seen, seen.product)),
-      rowsGrad: forRows ? scope.keep(weightGradient(head, head.blocks[0]!, logSumExp)) : null,
+      hiddenGrad: seen.product && scope.keep(hiddenGradient(head, seen, seen.product, share)),
+      rowsGrad: mean && forRows ? scope.keep(weightGradient(head, block!, logSumExp, share)) : null,
     };
   });
   const inputs = rows ? [hidden, weight, targets, rows] : [hidden, weight, targets];
-  loss.source = provenance("linearCrossEntropy", inputs, { ignoreIndex, softcap, columns, ...found });
+  loss.source = provenance("linearCrossEntropy", inputs, { reduction, ignoreIndex, softcap, columns, ...found });
   return loss;
 }
 
+/** What rows of logits hold in some columns; [N, 1] each. */
+export interface SeenColumns {
+  readonly max: Tensor;
+  /** Σ exp(logit − max) */
+  readonly sum: Tensor;
+  /** The target's logit, 0 where it is in another column. */
+  readonly picked: Tensor;
+}
+
 /**
- * What each row of logits comes to without the columns `except`: log Σ exp [N, 1], and the logit of its target [N, 1], 0 where that is
- * −100 or among `except`. hidden [N, D], weight [V, D], targets int32 [N]; no gradient.
+ * What `linearCrossEntropy` finds in the columns of the weight that nothing overrides, for its option `frozen`: they need to be looked
+ * at once where neither hidden nor weight ever changes. Records nothing.
  */
-export function linearLogSumExp(
+export function frozenColumns(
   hidden: Tensor,
   weight: Tensor,
   targets: Tensor,
-  { softcap = null, except }: { readonly softcap?: number | null; readonly except: Int32Array },
-): { readonly logSumExp: Tensor; readonly picked: Tensor } {
-  checkShapes(hidden, weight, targets, null, except);
-  checkTargets(targets, weight.shape[0]!, -100);
+  overridden: Int32Array,
+  { ignoreIndex = -100, softcap = null }: Pick<LinearCrossEntropyOptions, "ignoreIndex" | "softcap"> = {},
+): SeenColumns {
+  checkShapes(hidden, weight, targets, null, overridden);
+  checkTargets(targets, weight.shape[0]!, ignoreIndex);
   using scope = new Scope();
   return untracked(() => {
-    const head = headOf(hidden, weight, targets, { rows: null, columns: except, softcap, ignoreIndex: -100 });
-    const { max: largest, sum: total, picked } = lookAt(head, false);
-    return { logSumExp: scope.keep(add(largest, log(total))), picked: scope.keep(picked) };
+    const head = headOf(hidden, weight, targets, { rows: null, columns: overridden, softcap, ignoreIndex });
+    const { max, sum, picked } = lookAt(head, head.chunks, null, false);
+    for (const t of [max, sum, picked]) scope.keep(t);
+    return { max, sum, picked };
   });
 }
 
-/** Its gradient by the weight for an incoming g []: 0 in overridden rows. The logits are computed again. → [V, D] */
+/** Its gradient by the weight for an incoming g, [] or [N]: 0 in overridden rows. The logits are computed again. → [V, D] */
 export function linearCrossEntropyWeightGrad(
   hidden: Tensor,
   weight: Tensor,
   targets: Tensor,
-  { logSumExp, ...attrs }: LinearCrossEntropyAttrs,
+  { logSumExp, reduction, ...attrs }: LinearCrossEntropyAttrs,
   g: Tensor,
 ): Tensor {
   using scope = new Scope();
   const out = zeros(weight.shape, logSumExp.dtype, weight.backend);
   const head = headOf(hidden, weight, targets, { ...attrs, rows: null });
-  let first = 0;
-  for (const block of head.blocks) {
+  for (const block of head.chunks) {
     using _block = new Scope();
-    const end = first + block.weight.shape[0]!;
-    assign(slice(out, 0, first, end), mul(weightGradient(head, block, logSumExp), g));
-    first = end;
+    const gradient = weightGradient(head, block, logSumExp, incoming(head, reduction, g));
+    assign(slice(out, 0, block.first, block.first + block.weight.shape[0]!), gradient);
   }
   return scope.keep(out);
 }
+
+/** The same by the overriding rows. → [k, D] */
+export function linearCrossEntropyRowsGrad(
+  hidden: Tensor,
+  weight: Tensor,
+  targets: Tensor,
+  rows: Tensor,
+  { logSumExp, reduction, ...attrs }: LinearCrossEntropyAttrs,
+  g: Tensor,
+): Tensor {
+  using scope = new Scope();
+  const head = headOf(hidden, weight, targets, { ...attrs, rows });
+  return scope.keep(weightGradient(head, head.overriding[0]!, logSumExp, incoming(head, reduction, g)));
+}
+
+/** What makes gradients of each row's loss, [N, …], those for an incoming g: [] for their mean, [N] for each. */
+const incoming =
+  (head: Head, reduction: Reduction, g: Tensor): Share =>
+  (x) =>
+    reduction === "mean" ? mul(averaged(x, head), g) : where(head.counted, mul(x, unsqueeze(g, 1)), 0);
+type Share = (x: Tensor) => Tensor;
 
 /** Columns of the logits that are computed together. */
 interface Block {
   /** [C, D] */
   readonly weight: Tensor;
+  /** The column of the logits with which a chunk begins. */
+  readonly first: number;
   /** int32 [N]: the target's column in this block, outside [0, C) when it is in another. */
   readonly targets: Tensor;
   /** Columns that another block stands in for. */
@@ -138,8 +192,10 @@ interface Head {
   readonly targets: Tensor;
   /** int32 [N]: the overriding row that is the target; −1 where none is. */
   readonly slots: Tensor;
-  /** The overriding rows, then the weight in chunks. */
-  readonly blocks: readonly Block[];
+  /** The weight, piece by piece. */
+  readonly chunks: readonly Block[];
+  /** The overriding rows, where there are some. */
+  readonly overriding: readonly Block[];
 }
 
 function headOf(
@@ -164,14 +220,15 @@ function headOf(
   const hits = equal(unsqueeze(wanted, 1), intTensor(columns, [columns.length], backend)); // [N, k]
   const slots = sub(sum(mul(hits, add(arange(columns.length, "int32", backend), 1)), 1), 1);
   const others = where(greaterEqual(slots, 0), -1, wanted);
-  const blocks: Block[] = rows ? [{ weight: rows, targets: slots, dead: [] }] : [];
+  const overriding: Block[] = rows ? [{ weight: rows, first: 0, targets: slots, dead: [] }] : [];
+  const chunks: Block[] = [];
   const V = weight.shape[0]!;
   for (let first = 0; first < V; first += CHUNK) {
     const chunk = slice(weight, 0, first, first + CHUNK);
     const dead = Array.from(columns, (c) => c - first).filter((c) => c >= 0 && c < chunk.shape[0]!);
-    blocks.push({ weight: chunk, targets: sub(others, first), dead });
+    chunks.push({ weight: chunk, first, targets: sub(others, first), dead });
   }
-  return { hidden, weight, rows, softcap, counted: unsqueeze(counted, 1), targets: others, slots, blocks };
+  return { hidden, weight, rows, softcap, counted: unsqueeze(counted, 1), targets: others, slots, chunks, overriding };
 }
 
 /** [N, C]; −Infinity in dead columns. */
@@ -191,24 +248,20 @@ const columnOf = ({ buffer, layout }: View, column: number): View => ({
 const uncapped = (x: Tensor, logits: Tensor, softcap: number | null): Tensor =>
   softcap === null ? x : evaluate("mul", "a * max(0, 1 - b / c * (b / c))", x, logits, softcap);
 
-/** What has been seen of each row of logits; [N, 1]. */
-interface Seen {
-  readonly max: Tensor;
-  /** Σ exp(logit − max) */
-  readonly sum: Tensor;
-  /** The target's logit, 0 before it is found. */
-  readonly picked: Tensor;
+/** What has been seen of each row of logits. */
+interface Seen extends SeenColumns {
   /** Σ exp(logit − max)·∂logit/∂hidden, [N, D]; null where no gradient is wanted. */
   readonly product: Tensor | null;
 }
 
-function lookAt(head: Head, withProduct: boolean): Seen {
-  let seen: Seen | null = null;
-  for (const block of head.blocks) {
+function lookAt(head: Head, blocks: readonly Block[], known: Seen | null, withProduct: boolean): Seen {
+  let seen = known;
+  for (const block of blocks) {
+    if (block.dead.length === block.weight.shape[0]) continue;
     using scope = new Scope();
     const before: Seen | null = seen;
     const logits = logitsOf(head, block);
-    const own = maximum(max(logits, 1, true), LOWEST); // a block may have dead columns alone
+    const own = max(logits, 1, true);
     const largest = before ? maximum(before.max, own) : own;
     const exps = evaluate("exp", "exp(a - b)", logits, largest);
     const now: Seen = {
@@ -219,9 +272,15 @@ function lookAt(head: Head, withProduct: boolean): Seen {
     };
     seen = before ? joined(before, now) : now;
     for (const t of tensorsOf(seen)) scope.keep(t);
-    if (before) for (const t of tensorsOf(before)) t.dispose();
+    if (before && before !== known) for (const t of tensorsOf(before)) t.dispose();
   }
-  return seen!;
+  return seen ?? nothing(head);
+}
+
+/** What is seen where no column is looked at. */
+function nothing({ counted, hidden: { dtype, backend } }: Head): Seen {
+  const of = (value: number): Tensor => full(counted.shape, value, dtype === "float64" ? dtype : "float32", backend);
+  return { max: of(LEAST), sum: of(0), picked: of(0), product: null };
 }
 
 const tensorsOf = ({ max, sum, picked, product }: Seen): Tensor[] =>
@@ -250,20 +309,20 @@ function pick(logits: Tensor, targets: Tensor): Tensor {
 /** x [N, …] divided by the number of rows that count; 0 in the others. */
 const averaged = (x: Tensor, { counted }: Head): Tensor => where(counted, div(x, sum(counted)), 0);
 
-/** (Σ softmax·weight − the target's weight) / counted rows → [N, D] */
-function hiddenGradient(head: Head, { sum: total, picked }: Seen, product: Tensor): Tensor {
+/** Σ softmax·weight − the target's weight, shared out → [N, D] */
+function hiddenGradient(head: Head, { sum: total, picked }: Seen, product: Tensor, share: Share): Tensor {
   const { weight, rows, targets, slots, softcap } = head;
   const looked = takeRows(weight, targets);
   const target = rows ? add(looked, takeRows(rows, slots)) : looked;
-  return averaged(sub(div(product, total), uncapped(target, picked, softcap)), head);
+  return share(sub(div(product, total), uncapped(target, picked, softcap)));
 }
 
-/** ((softmax − one-hot targets) / counted rows)ᵀ·hidden → [C, D] */
-function weightGradient(head: Head, block: Block, logSumExp: Tensor): Tensor {
+/** (softmax − one-hot targets, shared out)ᵀ·hidden → [C, D] */
+function weightGradient(head: Head, block: Block, logSumExp: Tensor, share: Share): Tensor {
   const logits = logitsOf(head, block);
   const hits = equal(unsqueeze(block.targets, 1), arange(logits.shape[1]!, "int32", logits.backend));
   const off = evaluate("sub", "exp(a - b) - c", logits, logSumExp, hits);
-  return matmul(transpose(averaged(uncapped(off, logits, head.softcap), head)), head.hidden);
+  return matmul(transpose(share(uncapped(off, logits, head.softcap))), head.hidden);
 }
 
 function checkShapes(hidden: Tensor, weight: Tensor, targets: Tensor, rows: Tensor | null, columns: Int32Array): void {
