@@ -278,7 +278,7 @@ export class TrainableTokensLayer extends AdapterLayer {
   #embed(ids: Int32Array): Tensor {
     const base = this.base_layer as Embedding | TiedEmbedding;
     let x = base.forward(ids);
-    for (const { slots, rows, samples } of this.#overrides("input")) {
+    for (const { slots, rows, samples } of this.overrides("input")) {
       const counts = samples && eachOf(samples, ids.length);
       const rowAt = ids.map((id, i) => (counts && !counts[i] ? -1 : (slots.get(id) ?? -1)));
       if (rows.tracked || rowAt.some((slot) => slot >= 0)) x = overrideRows(x, this.#asStored(rows), rowAt);
@@ -287,7 +287,7 @@ export class TrainableTokensLayer extends AdapterLayer {
   }
 
   #overrideLogits(logits: Tensor, x: Tensor, bias: Tensor | null): Tensor {
-    return this.#overrides("output").reduce((y, { indices, rows, samples }) => {
+    return this.overrides("output").reduce((y, { indices, rows, samples }) => {
       const columns = linear(x, this.#asStored(rows), bias && takeRows(bias, indices));
       const mixed = samples ? where(maskOf(samples, x), columns, takeColumns(y, indices)) : columns;
       return overrideColumns(y, mixed, indices);
@@ -298,17 +298,13 @@ export class TrainableTokensLayer extends AdapterLayer {
   linearHead(): LinearHead | null {
     const { base_layer: base } = this;
     let head = "linearHead" in base ? base.linearHead() : null;
-    for (const { indices, rows, samples } of this.#overrides("output"))
+    for (const { indices, rows, samples } of this.overrides("output"))
       head = head && !samples ? overridden(head, indices, this.#asStored(rows)) : null;
     return head;
   }
 
-  /** Ids whose rows on that side are others than the table's, now. */
-  idsInEffect(side: Side): Set<number> {
-    return new Set(this.#overrides(side).flatMap(({ indices }) => [...indices]));
-  }
-
-  #overrides(side: Side): Override[] {
+  /** The rows that stand in for the table's on that side, now. */
+  overrides(side: Side): Override[] {
     return this.#context.state.overrides(this.#rows, side);
   }
 
@@ -358,7 +354,7 @@ export class TrainableTokensLayer extends AdapterLayer {
   /** A copy of the table with the rows in effect, for whoever reads a plain layer's weight; it is built anew each time. */
   get weight(): Tensor {
     this.#context.weightBuilt(this.base_layer.constructor.name);
-    return this.#tableWith(this.#overrides("input"));
+    return this.#tableWith(this.overrides("input"));
   }
 
   #tableWith(overrides: readonly Pick<Override, "indices" | "rows">[]): Tensor {

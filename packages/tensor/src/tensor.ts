@@ -9,7 +9,7 @@ import { adopt } from "./scope.ts";
 class Storage {
   readonly backend: Backend;
   readonly buffer: Buffer;
-  /** How often `assign` wrote into it. */
+  /** How often `assign` or an optimizer wrote into it. */
   version = 0;
   #users = 0;
 
@@ -65,7 +65,7 @@ export class Tensor {
   get backend(): Backend {
     return this.#storage.backend;
   }
-  /** How often `assign` wrote into the buffer, through this tensor or another that sees it. */
+  /** How often `assign` or an optimizer wrote into the buffer, through this tensor or another that sees it. */
   get version(): number {
     return this.#storage.version;
   }

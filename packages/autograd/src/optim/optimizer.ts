@@ -286,6 +286,7 @@ export function write(target: Tensor, expression: string, ...operands: readonly 
     return { buffer, layout: expandLayout(layout, target.shape) };
   });
   target.backend.pointwise(expression, target.view("step"), views);
+  target.written();
 }
 
 /** Throws OptimizerError unless an option holds. */

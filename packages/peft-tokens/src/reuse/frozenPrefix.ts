@@ -1,5 +1,5 @@
 import type { PositionCache } from "@neolog/models";
-import { type Tensor, cat, detach, persist, slice } from "@neolog/tensor";
+import { BYTES_PER_ELEMENT, type Tensor, cat, detach, persist, slice } from "@neolog/tensor";
 
 interface KeysAndValues {
   readonly key: Tensor;
@@ -17,7 +17,8 @@ export class FrozenPrefix implements PositionCache {
   }
 
   get bytes(): number {
-    return 4 * this.#layers.reduce((sum, { key, value }) => sum + key.size + value.size, 0);
+    const of = (t: Tensor): number => BYTES_PER_ELEMENT[t.dtype] * t.size;
+    return this.#layers.reduce((sum, { key, value }) => sum + of(key) + of(value), 0);
   }
 
   /** The same for the scope around this call, whatever is disposed in it. */

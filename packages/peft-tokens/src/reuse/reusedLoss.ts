@@ -1,11 +1,13 @@
-import { type CausalLM, type HostMatrix, type LabelledBatch, shiftedTargets, toHost, toHostLike } from "@neolog/models";
-import { Scope, type Tensor, add, cat, div, mul, reshape, sum, takeRows, untracked } from "@neolog/tensor";
-import { type AnyPeftModel, tokenParameters } from "../model.ts";
+import { type CausalLM, type LabelledBatch, shiftedTargets, toHost, toHostLike } from "@neolog/models";
+import { BYTES_PER_ELEMENT, type Tensor, add, cat, div, reshape, slice, sum, takeRows } from "@neolog/tensor";
+import type { CallOptions } from "../mixedBatch.ts";
+import type { AnyPeftModel } from "../model.ts";
 import { ByteBudget, type Sized } from "./byteBudget.ts";
 import { type RowsAlone, rowsAlone } from "./conditions.ts";
-import { FrozenLoss, sumOfLosses } from "./frozenLoss.ts";
-import { FrozenPrefix, PrefixRecorder } from "./frozenPrefix.ts";
-import { type Sample, counted, prefixKey, samplesOf, targetsKey } from "./sample.ts";
+import { FrozenLoss, lossesOf, trainedLosses } from "./frozenLoss.ts";
+import { FrozenPrefix } from "./frozenPrefix.ts";
+import { bytesPerPosition, runEnd, runPrefix, runWhole } from "./runs.ts";
+import { type Sample, countedIn, prefixKey, samplesOf, targetsKey } from "./sample.ts";
 
 export interface ReuseOptions {
   /** What may be kept; 1 GiB by default. */
@@ -17,7 +19,7 @@ export interface ReuseReport {
   readonly on: boolean;
   /** Why not, in words. */
   readonly why: string | null;
-  /** Prefixes, or losses of their predictions, that were kept, and that were not. */
+  /** Samples whose beginnings were kept, and that had to be run. */
   readonly hits: number;
   readonly misses: number;
   readonly evictions: number;
@@ -29,6 +31,8 @@ export interface ReuseReport {
 
 /** A row is split where its prefix is at least this part of it: running it in two costs more than a shorter one saves. */
 const WORTH = 1 / 8;
+/** Numbers that are kept of each prediction of a trained head, beside its hidden state. */
+const SEEN = 3;
 
 /**
  * The loss of training token rows from only what they can change. Before the first trained token of a sample all keys, values and
@@ -36,13 +40,15 @@ const WORTH = 1 / 8;
  * going first. Their predictions cost the trained columns of the logits alone, or nothing where the head does not train. Samples
  * without a trained token are not run at all.
  *
- * The value is that of `peft.loss` up to rounding. Where anything else trains or adapts the model, attention is not causal, or rows
- * hold several texts, it is `peft.loss`, and `report.why` says so. What was kept is forgotten when the base changes.
+ * The value is that of `peft.loss`, to the bit on an exact backend where rows are not padded on the left; gradients are summed in
+ * another order. Where anything else trains or adapts the model, attention is not causal, or rows hold several texts, it is
+ * `peft.loss`, and `report.why` says so. What was kept is forgotten when the base changes.
  */
 export class ReusedLoss {
   readonly #peft: AnyPeftModel;
   readonly #kept: ByteBudget<Sized>;
   #base: readonly { readonly tensor: Tensor; readonly version: number }[] = [];
+  #merged = "";
   #why: string | null = null;
   #on = false;
   #hits = 0;
@@ -65,35 +71,62 @@ export class ReusedLoss {
     return this.#idle;
   }
 
-  /** The mean loss over the labels that count, []. */
-  loss(batch: LabelledBatch): Tensor {
-    const plan = this.#plan(batch);
+  /** The mean loss over the labels that count, []; `adapterNames` as in `peft.loss`. */
+  loss(batch: LabelledBatch, options: CallOptions = {}): Tensor {
+    const plan = options.adapterNames ? "samples have adapters of their own" : this.#plan(batch);
     this.#on = typeof plan !== "string";
     this.#why = typeof plan === "string" ? plan : null;
     this.#idle = false;
-    if (typeof plan === "string") return this.#peft.loss(batch as never);
-    const { model, base, samples } = plan;
-    this.#forgetUnless(base);
-    const all = samples.reduce((n, { targets }) => n + counted(targets), 0);
-    const split = samples.filter(({ prefix, ids }) => prefix >= ids.length * WORTH);
-    if (all === 0 || split.length === 0) return this.#peft.loss(batch as never);
-    const whole = samples.filter((sample) => !split.includes(sample));
-    const frozen = split.flatMap((sample) => this.#lossOfPrefix(model, sample) ?? []);
-    const parts = frozen.length > 0 ? [sumOfLosses(model, frozen)] : [];
-    const ends = [...hiddenOf(model, whole), ...split.flatMap((sample) => this.#end(model, sample) ?? [])];
-    if (ends.length > 0) {
-      const targets = Int32Array.from(ends.flatMap((end) => [...end.targets]));
-      const mean = model.lossOf(cat(ends.map(({ hidden }) => hidden)), targets);
-      parts.push(mul(mean, counted(targets)));
-    }
-    const loss = div(
-      parts.reduce((a, b) => add(a, b)),
-      all,
-    );
+    const plain = (): Tensor => this.#peft.loss(batch as never, options);
+    if (typeof plan === "string") return plain();
+    const { model, samples } = plan;
+    this.#forgetUnless(plan.base);
+    const split = samples.filter(isSplit);
+    if (split.length === 0 || samples.every(({ ids }) => ids.length === 0)) return plain();
     this.#skipped += split.filter(({ ids, prefix }) => prefix === ids.length).length;
-    if (loss.tracked) return loss;
-    this.#idle = true;
-    return tokenParameters(this.#peft).reduce((total, rows) => add(total, mul(sum(rows), 0)), loss);
+    const { loss, ran } = this.#meanOf(model, samples);
+    this.#idle = !loss.tracked;
+    return ran ? loss : withZeros(loss, plan);
+  }
+
+  /** From the parts of all samples; `ran`: some of them were looked up with a graph. */
+  #meanOf(model: CausalLM, samples: readonly Sample[]): { readonly loss: Tensor; readonly ran: boolean } {
+    const parts: Part[] = [];
+    const ends: { readonly hidden: Tensor; readonly at: Span; readonly targets: Int32Array }[] = [];
+    const trained: { readonly loss: FrozenLoss; readonly at: Span }[] = [];
+    const whole: { readonly sample: Sample; readonly at: Span }[] = [];
+    let total = 0;
+    for (const sample of samples) {
+      const [start, targets] = [total, countedTargets(sample)];
+      total += targets.length;
+      if (!isSplit(sample)) {
+        whole.push({ sample, at: [start, total] });
+        continue;
+      }
+      const { loss, prefix } = this.#beginning(model, sample);
+      const middle = start + (loss?.targets.length ?? 0);
+      if (loss?.losses) parts.push({ losses: loss.losses, at: [[start, middle]] });
+      else if (loss) trained.push({ loss, at: [start, middle] });
+      if (prefix) {
+        const hidden = runEnd(model, sample, prefix);
+        ends.push({ hidden, at: [middle, total], targets: targets.subarray(middle - start) });
+      }
+    }
+    if (trained.length > 0) {
+      const losses = trainedLosses(
+        model,
+        trained.map(({ loss }) => loss),
+      );
+      parts.push({ losses, at: trained.map(({ at }) => at) });
+    }
+    const own = whole.map(({ sample }) => sample);
+    const hidden = [...(own.length > 0 ? [runWhole(model, own)] : []), ...ends.map((end) => end.hidden)];
+    if (hidden.length > 0) {
+      const targets = [...own.map(countedTargets), ...ends.map((end) => end.targets)].flatMap((each) => [...each]);
+      const at = [...whole, ...ends].map((each) => each.at);
+      parts.push({ losses: lossesOf(model, cat(hidden), Int32Array.from(targets)), at });
+    }
+    return { loss: meanInOrder(parts, total), ran: hidden.length > 0 };
   }
 
   /** Bytes that keeping all of these batches takes, at most. */
@@ -103,15 +136,16 @@ export class ReusedLoss {
     for (const batch of batches) {
       const plan = this.#plan(batch);
       if (typeof plan === "string") continue;
-      const { model, samples } = plan;
-      perPosition ??= bytesPerPosition(model, samples[0]!);
+      const { model } = plan;
       const { weight, override } = model.linearHead!;
-      for (const sample of samples) {
+      for (const sample of plan.samples.filter(isSplit)) {
         const { ids, prefix, targets } = sample;
-        if (prefix < ids.length * WORTH) continue;
-        const n = counted(targets.subarray(0, prefix));
+        if (prefix === 0) continue;
+        perPosition ??= bytesPerPosition(model, sample);
+        const n = countedIn(targets.subarray(0, prefix)).length;
         if (prefix < ids.length) sizes.set(keyOfPrefix(sample), perPosition * prefix);
-        if (n > 0) sizes.set(keyOfLoss(model, sample), override ? 4 * n * (weight.shape[1]! + 1) + 4 : 4);
+        const each = override ? weight.shape[1]! + SEEN : 1;
+        if (n > 0) sizes.set(keyOfLoss(model, sample), BYTES_PER_ELEMENT.float32 * n * each);
       }
     }
     return [...sizes.values()].reduce((a, b) => a + b, 0);
@@ -129,138 +163,88 @@ export class ReusedLoss {
     const { rows, columns } = ids;
     const targets = shiftedTargets(toHostLike("labels", batch.labels, rows, columns));
     const mask = batch.attention_mask ? toHostLike("attention_mask", batch.attention_mask, rows, columns).values : null;
-    const samples = samplesOf({ ids, positions: alone.model.positionIds(batch), targets, mask }, alone.input);
-    return typeof samples === "string" ? samples : { ...alone, samples };
+    const trained = new Set(alone.input.flatMap(({ indices }) => [...indices]));
+    const positions = alone.model.positionIds(batch);
+    const samples = samplesOf({ ids, positions, targets, mask }, trained);
+    if (typeof samples === "string") return samples;
+    if (positions.some((position) => position >= alone.longest))
+      return `angles of rotation depend on the length of rows, beyond ${alone.longest} positions`;
+    return { ...alone, samples };
   }
 
-  /** Forgets everything where the base is not what it was. */
+  /** Forgets everything where the base is not what it was: its tensors, what is written in them, what is merged and in effect. */
   #forgetUnless(base: readonly Tensor[]): void {
+    const { enabled, merged } = this.#peft.adapters.state;
+    const now = merged.length > 0 ? `${enabled} ${merged.join("/")}` : "";
     const same =
+      now === this.#merged &&
       base.length === this.#base.length &&
       base.every((t, i) => this.#base[i]!.tensor === t && this.#base[i]!.version === t.version);
     if (same) return;
     this.#kept.clear();
+    this.#merged = now;
     this.#base = base.map((tensor) => ({ tensor, version: tensor.version }));
   }
 
-  /** What a sample's prefix predicts; null where nothing of that counts. */
-  #lossOfPrefix(model: CausalLM, sample: Sample): FrozenLoss | null {
-    if (counted(sample.targets.subarray(0, sample.prefix)) === 0) return null;
-    const known = this.#kept.get(keyOfLoss(model, sample));
-    if (known) this.#hits++;
-    return known instanceof FrozenLoss ? known.view() : this.#run(model, sample).loss!;
-  }
-
-  /** The normed output of what follows a sample's prefix, [n, hidden]; null where it predicts nothing. */
-  #end(model: CausalLM, sample: Sample): Ending | null {
-    const { ids, positions, prefix } = sample;
-    const targets = sample.targets.subarray(prefix);
-    if (counted(targets) === 0) return null;
-    const known = this.#kept.get(keyOfPrefix(sample));
-    if (known) this.#hits++;
-    const past_key_values = known instanceof FrozenPrefix ? known.view() : this.#run(model, sample).prefix!;
-    const input_ids = rowOf(ids.subarray(prefix));
-    const position_ids = rowOf(positions.subarray(prefix));
-    return { hidden: flat(model.lastHiddenState({ input_ids, position_ids, past_key_values })), targets };
-  }
-
-  /** Runs a prefix without a graph and keeps what comes of it, as far as there is room; → views for the scope around this call. */
-  #run(model: CausalLM, sample: Sample): { readonly prefix: FrozenPrefix | null; readonly loss: FrozenLoss | null } {
+  /** What a sample's prefix predicts, and what its end needs of it, for the scope around this call; null where there is none. */
+  #beginning(
+    model: CausalLM,
+    sample: Sample,
+  ): { readonly loss: FrozenLoss | null; readonly prefix: FrozenPrefix | null } {
     const { ids, prefix, targets } = sample;
+    const [ofLoss, ofPrefix] = [keyOfLoss(model, sample), keyOfPrefix(sample)];
+    const wanted = { loss: countedIn(targets.subarray(0, prefix)).length > 0, prefix: prefix < ids.length };
+    const kept = { loss: this.#kept.get(ofLoss), prefix: this.#kept.get(ofPrefix) };
+    const known = (!wanted.loss || kept.loss) && (!wanted.prefix || kept.prefix);
+    if (known) {
+      if (ids.length > 0) this.#hits++;
+      return {
+        loss: kept.loss instanceof FrozenLoss ? kept.loss.view() : null,
+        prefix: wanted.prefix && kept.prefix instanceof FrozenPrefix ? kept.prefix.view() : null,
+      };
+    }
     this.#misses++;
-    const made = untracked(() => {
-      using _run = new Scope();
-      const { hidden, recorder } = runPrefix(model, sample);
-      const seen = recorder.finish(prefix);
-      const at = Int32Array.from({ length: prefix }, (_, i) => i).filter((i) => targets[i] !== -100);
-      const loss =
-        at.length > 0
-          ? FrozenLoss.from(
-              model,
-              takeRows(hidden, at),
-              at.map((i) => targets[i]!),
-            )
-          : null;
-      return { prefix: seen, loss };
-    });
-    const views = { prefix: made.prefix.view(), loss: made.loss?.view() ?? null };
-    this.#keep(prefix < ids.length ? keyOfPrefix(sample) : null, made.prefix);
-    if (made.loss) this.#keep(keyOfLoss(model, sample), made.loss);
+    const made = runPrefix(model, sample);
+    const views = { loss: made.loss?.view() ?? null, prefix: wanted.prefix ? made.prefix.view() : null };
+    this.#keep(ofLoss, made.loss, wanted.loss && !kept.loss);
+    this.#keep(ofPrefix, made.prefix, wanted.prefix && !kept.prefix);
     return views;
   }
-  #keep(key: string | null, value: Sized): void {
-    const isNew = key !== null && !this.#kept.get(key);
-    if (!isNew || !this.#kept.put(key, value)) value.dispose();
+  #keep(key: string, value: Sized | null, wanted: boolean): void {
+    if (!wanted || !this.#kept.put(key, value!)) value?.dispose();
   }
 }
 
-interface Ending {
-  /** [n, hidden] */
-  readonly hidden: Tensor;
+/** Losses that are not in the order of the batch. */
+interface Part {
   /** [n] */
-  readonly targets: Int32Array;
+  readonly losses: Tensor;
+  /** The places of runs of them, one after the other, among all that count. */
+  readonly at: readonly Span[];
+}
+type Span = readonly [start: number, end: number];
+
+/** Their mean: added up in the order of the batch, as cross entropy does. */
+function meanInOrder(parts: readonly Part[], total: number): Tensor {
+  const order = new Int32Array(total);
+  let from = 0;
+  for (const [start, end] of parts.flatMap(({ at }) => at)) for (let i = start; i < end; i++) order[i] = from++;
+  const losses = reshape(cat(parts.map((part) => part.losses)), [total, 1]);
+  return div(sum(takeRows(losses, order)), total);
 }
 
-/** Samples that are run from their first token on, together. */
-function hiddenOf(model: CausalLM, samples: readonly Sample[]): Ending[] {
-  if (samples.length === 0) return [];
-  const columns = Math.max(...samples.map(({ ids }) => ids.length));
-  const padded = (row: (sample: Sample) => Int32Array, padding: (sample: Sample) => number): HostMatrix => {
-    const values = new Int32Array(samples.length * columns);
-    samples.forEach((sample, i) => {
-      values.fill(padding(sample), i * columns, (i + 1) * columns);
-      values.set(row(sample), i * columns);
-    });
-    return { values, rows: samples.length, columns };
-  };
-  const hidden = model.lastHiddenState({
-    input_ids: padded(
-      ({ ids }) => ids,
-      () => 0,
-    ),
-    position_ids: padded(
-      ({ positions }) => positions,
-      ({ positions }) => positions.at(-1)!,
-    ),
-    attention_mask: padded(
-      ({ ids }) => new Int32Array(ids.length).fill(1),
-      () => 0,
-    ),
-  });
-  const { values } = padded(
-    ({ targets }) => targets,
-    () => -100,
-  );
-  return [{ hidden: flat(hidden), targets: values }];
+/** A loss that no lookup led to, with gradients of 0 for the rows that lookups would have given: an optimizer moves them as ever. */
+function withZeros(loss: Tensor, { input }: RowsAlone): Tensor {
+  const trained = input.filter(({ rows }) => rows.tracked);
+  return trained.reduce((total, { rows }) => add(total, sum(slice(rows, 0, 0, 0))), loss);
 }
 
-function runPrefix(model: CausalLM, { ids, positions, prefix }: Sample): { hidden: Tensor; recorder: PrefixRecorder } {
-  const recorder = new PrefixRecorder();
-  const hidden = model.lastHiddenState({
-    input_ids: rowOf(ids.subarray(0, prefix)),
-    position_ids: rowOf(positions.subarray(0, prefix)),
-    past_key_values: recorder,
-  });
-  return { hidden: flat(hidden), recorder };
-}
+const isSplit = ({ ids, prefix }: Sample): boolean => prefix >= ids.length * WORTH;
 
-/** Bytes of a position's keys and values in all layers. */
-function bytesPerPosition(model: CausalLM, { ids, positions }: Sample): number {
-  return untracked(() => {
-    using _run = new Scope();
-    const one = runPrefix(model, { ids, positions, targets: ids, prefix: 1 }).recorder.finish(1);
-    const { bytes } = one;
-    one.dispose();
-    return bytes;
-  });
-}
+/** [n] */
+const countedTargets = ({ targets }: Sample): Int32Array => targets.filter((target) => target !== -100);
 
 const keyOfPrefix = (sample: Sample): string => `keys and values ${prefixKey(sample)}`;
 
 const keyOfLoss = (model: CausalLM, sample: Sample): string =>
   `loss ${prefixKey(sample)}, ${targetsKey(sample)}, ${model.linearHead!.override?.columns.join(" ") ?? ""}`;
-
-const rowOf = (values: Int32Array): HostMatrix => ({ values: values.slice(), rows: 1, columns: values.length });
-
-/** [B, T, hidden] → [B · T, hidden] */
-const flat = (x: Tensor): Tensor => reshape(x, [x.shape[0]! * x.shape[1]!, x.shape[2]!]);

@@ -1,6 +1,6 @@
 import type { HostMatrix } from "@neolog/models";
 
-/** One row of a batch without its padding. */
+/** One row of a batch, from where its padding ends to the last position that predicts what counts; empty where none does. */
 export interface Sample {
   /** [n] */
   readonly ids: Int32Array;
@@ -26,14 +26,12 @@ export function samplesOf({ ids, positions, targets, mask }: Rows, trained: Read
   const samples: Sample[] = [];
   for (let row = 0; row < ids.rows; row++) {
     const from = row * ids.columns;
-    const own = mask?.subarray(from, from + ids.columns);
-    const start = own ? own.indexOf(1) : 0;
-    const end = own ? own.lastIndexOf(1) + 1 : ids.columns;
-    if (start < 0) return "a row is padding alone";
-    if (own?.subarray(start, end).includes(0)) return "attention_mask has a gap in a row";
-    const outside = (i: number): boolean => i < start || i >= end;
     const target = targets.subarray(from, from + ids.columns);
-    if (target.some((t, i) => t !== -100 && outside(i))) return "labels count at padding";
+    const end = 1 + target.findLastIndex((t) => t !== -100);
+    const own = mask?.subarray(from, from + end);
+    const start = Math.max(0, own ? own.findIndex((flag) => flag !== 0) : 0);
+    if (own?.subarray(start).includes(0)) return "attention_mask has a gap in a row, or labels count at its padding";
+    if (target.subarray(0, start).some((t) => t !== -100)) return "labels count at padding";
     const sample = {
       ids: ids.values.slice(from + start, from + end),
       positions: positions.slice(from + start, from + end),
@@ -54,5 +52,6 @@ export const prefixKey = ({ ids, positions, prefix }: Sample): string =>
 /** The same predictions from it. */
 export const targetsKey = ({ targets, prefix }: Sample): string => targets.subarray(0, prefix).join(" ");
 
-/** How many targets count. */
-export const counted = (targets: Int32Array): number => targets.reduce((n, t) => n + Number(t !== -100), 0);
+/** Places of the targets that count. */
+export const countedIn = (targets: Int32Array): Int32Array =>
+  Int32Array.from(targets.keys()).filter((i) => targets[i] !== -100);

@@ -11,9 +11,6 @@ import { add, div, equal, evaluate, exp, greaterEqual, log, maximum, mul, notEqu
 import { max, sum } from "./reduce.ts";
 import { takeRows } from "./rows.ts";
 
-/** −Infinity − −Infinity would be no number. */
-const LOWEST = -3e38;
-
 /** What a maximum begins with where there is nothing to compare: finite, so that no difference is NaN. */
 const LEAST = -3.4028234663852886e38;
 
@@ -76,7 +73,7 @@ export function linearCrossEntropy(
   using scope = new Scope();
   const { loss, ...found } = untracked(() => {
     const head = headOf(hidden, weight, targets, { rows, columns, softcap, ignoreIndex });
-    const blocks = frozen ? head.overriding : [...head.chunks, ...head.overriding];
+    const blocks = frozen ? head.overriding : [...head.chunks(), ...head.overriding];
     const seen = lookAt(head, blocks, frozen && { ...frozen, product: null }, forHidden);
     const logSum = log(seen.sum);
     const logSumExp = add(seen.max, logSum);
@@ -121,7 +118,7 @@ export function frozenColumns(
   using scope = new Scope();
   return untracked(() => {
     const head = headOf(hidden, weight, targets, { rows: null, columns: overridden, softcap, ignoreIndex });
-    const { max, sum, picked } = lookAt(head, head.chunks, null, false);
+    const { max, sum, picked } = lookAt(head, head.chunks(), null, false);
     for (const t of [max, sum, picked]) scope.keep(t);
     return { max, sum, picked };
   });
@@ -138,7 +135,7 @@ export function linearCrossEntropyWeightGrad(
   using scope = new Scope();
   const out = zeros(weight.shape, logSumExp.dtype, weight.backend);
   const head = headOf(hidden, weight, targets, { ...attrs, rows: null });
-  for (const block of head.chunks) {
+  for (const block of head.chunks()) {
     using _block = new Scope();
     const gradient = weightGradient(head, block, logSumExp, incoming(head, reduction, g));
     assign(slice(out, 0, block.first, block.first + block.weight.shape[0]!), gradient);
@@ -193,7 +190,7 @@ interface Head {
   /** int32 [N]: the overriding row that is the target; −1 where none is. */
   readonly slots: Tensor;
   /** The weight, piece by piece. */
-  readonly chunks: readonly Block[];
+  readonly chunks: () => readonly Block[];
   /** The overriding rows, where there are some. */
   readonly overriding: readonly Block[];
 }
@@ -221,13 +218,15 @@ function headOf(
   const slots = sub(sum(mul(hits, add(arange(columns.length, "int32", backend), 1)), 1), 1);
   const others = where(greaterEqual(slots, 0), -1, wanted);
   const overriding: Block[] = rows ? [{ weight: rows, first: 0, targets: slots, dead: [] }] : [];
-  const chunks: Block[] = [];
-  const V = weight.shape[0]!;
-  for (let first = 0; first < V; first += CHUNK) {
-    const chunk = slice(weight, 0, first, first + CHUNK);
-    const dead = Array.from(columns, (c) => c - first).filter((c) => c >= 0 && c < chunk.shape[0]!);
-    chunks.push({ weight: chunk, first, targets: sub(others, first), dead });
-  }
+  const chunks = (): Block[] => {
+    const V = weight.shape[0]!;
+    return Array.from({ length: Math.ceil(V / CHUNK) }, (_, i) => {
+      const first = i * CHUNK;
+      const chunk = slice(weight, 0, first, first + CHUNK);
+      const dead = Array.from(columns, (c) => c - first).filter((c) => c >= 0 && c < chunk.shape[0]!);
+      return { weight: chunk, first, targets: sub(others, first), dead };
+    });
+  };
   return { hidden, weight, rows, softcap, counted: unsqueeze(counted, 1), targets: others, slots, chunks, overriding };
 }
 
