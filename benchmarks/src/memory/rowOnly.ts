@@ -4,6 +4,7 @@ import { TrainableTokensConfig, getPeftModel } from "@neolog/peft-tokens";
 import { Scope, defaultBackend } from "@neolog/tensor";
 import type { Options } from "../options.ts";
 import { Report } from "../report.ts";
+import { benchManySteps } from "./steps.ts";
 
 const CONFIG = {
   model_type: "llama",
@@ -19,8 +20,9 @@ const CONFIG = {
   tie_word_embeddings: true,
 };
 
-/** Bytes a training step allocates beside the model, against the embedding table it does not copy. */
+/** Bytes a training step allocates beside the model, against the embedding table it does not copy; `memory steps`: benchManySteps. */
 export function benchMemory(options: Options): void {
+  if (options.filter.includes("steps")) return benchManySteps(options);
   const report = new Report(options);
   const backend = defaultBackend();
   const model = AutoModelForCausalLM.fromConfig(CONFIG, { seed: 1 });

@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { BatchSampler } from "./batchSampler.ts";
 import { DataLoader } from "./dataLoader.ts";
 import { nextTask } from "./nextTask.ts";
@@ -49,6 +49,14 @@ describe("DataLoader", () => {
     await nextTask();
     expect(made).toEqual(["abc", "def", "g"]);
     expect((await batches.next()).done).toBe(true);
+  });
+
+  test("has one task on its way at most, where nobody lets the event loop go on", async () => {
+    const tasks = vi.spyOn(globalThis, "setImmediate");
+    await first(loaderOf().steps(), 50);
+    const calls = tasks.mock.calls.length;
+    tasks.mockRestore();
+    expect(calls).toBe(1);
   });
 
   test("makes nothing after it was left", async () => {

@@ -51,16 +51,15 @@ export class DataLoader<Row, Batch> {
   }
 
   async *#between(from: number, to: number): AsyncGenerator<Batch, void> {
-    let next = new Ahead(() => this.#batch(from));
+    const ahead = new Ahead((step) => this.#batch(step));
     try {
       for (let step = from; step < to; step++) {
-        const batch = next.value();
-        next = new Ahead(() => this.#batch(step + 1));
-        if (step + 1 < to) next.start();
+        const batch = ahead.at(step);
+        if (step + 1 < to) ahead.prepare(step + 1);
         yield batch;
       }
     } finally {
-      next.drop();
+      ahead.drop();
     }
   }
 
@@ -69,31 +68,39 @@ export class DataLoader<Row, Batch> {
   }
 }
 
-/** A value made when the event loop is free, or when it is asked for, if that is sooner. */
+/** Values of steps, of which one is made ahead: when the event loop is free, or when it is asked for, if that is sooner. */
 class Ahead<T> {
-  readonly #make: () => T;
-  #made: { readonly value: T } | null = null;
-  #dropped = false;
+  readonly #make: (step: number) => T;
+  #wanted: number | null = null;
+  #made: { readonly step: number; readonly value: T } | null = null;
+  /** A task is on its way; more would pile up where nobody lets the event loop go on. */
+  #underway = false;
 
-  constructor(make: () => T) {
+  constructor(make: (step: number) => T) {
     this.#make = make;
   }
 
-  start(): void {
+  prepare(step: number): void {
+    this.#wanted = step;
+    if (this.#underway) return;
+    this.#underway = true;
     void nextTask().then(() => {
-      if (this.#dropped || this.#made) return;
+      this.#underway = false;
+      const wanted = this.#wanted;
+      if (wanted === null) return;
       try {
-        this.value();
+        this.#made = { step: wanted, value: this.at(wanted) };
       } catch {
         // it fails again, in the hands of who asks for it
       }
     });
   }
-  value(): T {
-    this.#made ??= { value: this.#make() };
-    return this.#made.value;
+  at(step: number): T {
+    const value = this.#made?.step === step ? this.#made.value : this.#make(step);
+    this.drop();
+    return value;
   }
   drop(): void {
-    this.#dropped = true;
+    this.#wanted = this.#made = null;
   }
 }

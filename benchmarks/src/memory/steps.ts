@@ -1,0 +1,133 @@
+import type { PretrainedConfig } from "@neolog/models";
+import { execFileSync } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import type { Options } from "../options.ts";
+import { Report } from "../report.ts";
+
+/** What a training run leaves in use after a step. */
+export interface Memory {
+  readonly step: number;
+  /** Buffers and bytes in them. */
+  readonly live: number;
+  readonly bytes: number;
+  /** Bytes of the backend's memories, used or free. */
+  readonly reserved: number;
+  readonly heapUsed: number;
+  readonly arrayBuffers: number;
+  readonly rss: number;
+}
+export const SAMPLED_STEPS = 100;
+
+export interface ManyStepsShape {
+  readonly config: PretrainedConfig;
+  readonly batchSize: number;
+  /** Tokens of a text at most. */
+  readonly longest: number;
+}
+export const MANY_STEPS = {
+  tiny: {
+    config: {
+      model_type: "llama",
+      vocab_size: 2000,
+      hidden_size: 128,
+      intermediate_size: 256,
+      num_hidden_layers: 2,
+      num_attention_heads: 4,
+      num_key_value_heads: 2,
+      max_position_embeddings: 64,
+      rms_norm_eps: 1e-5,
+      hidden_act: "silu",
+      tie_word_embeddings: true,
+    },
+    batchSize: 2,
+    longest: 32,
+  },
+  /** GPT-2 small with 4 of its 12 layers. */
+  gpt2: {
+    config: {
+      model_type: "gpt2",
+      vocab_size: 50_257,
+      n_embd: 768,
+      n_layer: 4,
+      n_head: 12,
+      n_positions: 1024,
+      embd_pdrop: 0,
+      attn_pdrop: 0,
+      resid_pdrop: 0,
+    },
+    batchSize: 1,
+    longest: 24,
+  },
+} as const satisfies { readonly [name: string]: ManyStepsShape };
+export type ManyStepsName = keyof typeof MANY_STEPS;
+
+const STEPS = 5000;
+/** Steps until a run is warm. */
+const WARM = 100;
+const MIB = 2 ** 20;
+
+interface Run {
+  readonly shape: ManyStepsName;
+  /** Collect garbage before memory is read; V8 otherwise keeps some tens of MiB of it, which is much beside a tiny model. */
+  readonly collected: boolean;
+  /** How much more than after step 100 may ever be resident; null for whatever V8 makes of it. */
+  readonly bound: number | null;
+}
+const RUNS: readonly Run[] = [
+  { shape: "tiny", collected: true, bound: 1.02 },
+  { shape: "tiny", collected: false, bound: null },
+  { shape: "gpt2", collected: false, bound: 1.02 },
+];
+
+/**
+ * 5,000 training steps on texts of many lengths: buffers and the memories that hold them must be as many after any step as after step
+ * 100, and resident memory within 2 %. Throws where they are not.
+ */
+export function benchManySteps(options: Options): void {
+  const report = new Report(options);
+  for (const run of RUNS.filter(({ shape }) => options.filter.every((word) => word === "steps" || shape === word))) {
+    const threads = Math.max(...options.threads);
+    const { runtime, milliseconds, samples } = measured(options.node, run, threads);
+    const name = `${run.shape}, ${STEPS} steps, garbage ${run.collected ? "collected" : "left to V8"}`;
+    report.note(`\n${name}`);
+    const warm = samples.find(({ step }) => step >= WARM)!;
+    const later = samples.filter(({ step }) => step >= WARM);
+    const most = Math.max(...later.map(({ rss }) => rss));
+    const last = later.at(-1)!;
+    const add = (what: string, unit: string, value: number): void => {
+      report.note(`${what}  [${unit}]`);
+      report.addValue(`${name}: ${what}`, [last.step], { contender: "neolog wasm", threads, runtime }, unit, value);
+    };
+    add("step", "ms", milliseconds);
+    add(`resident after step ${WARM}`, "MiB", warm.rss / MIB);
+    add("resident at most since", "MiB", most / MIB);
+    add("resident at the end", "MiB", last.rss / MIB);
+    add("objects at the end", "MiB", last.heapUsed / MIB);
+    check(name, warm, later, run.bound);
+  }
+}
+
+function check(name: string, warm: Memory, later: readonly Memory[], bound: number | null): void {
+  const since = `as after step ${warm.step}`;
+  for (const what of ["live", "bytes", "reserved"] as const) {
+    const other = later.find((sample) => sample[what] !== warm[what]);
+    if (!other) continue;
+    throw new Error(`${name}: ${what} must stay ${since} (${warm[what]}), got ${other[what]} after ${other.step}`);
+  }
+  const most = later.reduce((a, b) => (b.rss > a.rss ? b : a));
+  if (bound === null || most.rss <= bound * warm.rss) return;
+  const grown = `${(most.rss / warm.rss).toFixed(4)} times that after step ${most.step}`;
+  throw new Error(
+    `${name}: resident memory must stay within ${bound} times what it was after step ${warm.step}, got ${grown}`,
+  );
+}
+
+function measured(
+  node: string,
+  { shape, collected }: Run,
+  threads: number,
+): { readonly runtime: string; readonly milliseconds: number; readonly samples: readonly Memory[] } {
+  const script = fileURLToPath(new URL("./manySteps.js", import.meta.url));
+  const args = [...(collected ? ["--expose-gc"] : []), script, shape, String(STEPS), String(threads)];
+  return JSON.parse(execFileSync(node, args, { stdio: ["ignore", "pipe", "inherit"], encoding: "utf8" }));
+}
