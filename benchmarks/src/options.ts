@@ -27,6 +27,8 @@ export interface Options {
   readonly tokens: readonly number[];
   /** The acceptance matrix. */
   readonly all: boolean;
+  /** With the JavaScript libraries that can train. */
+  readonly peers: boolean;
   /** After which rows are compared. */
   readonly steps: number;
 }
@@ -80,6 +82,7 @@ export function parseOptions(args: readonly string[]): { readonly bench: string;
       batches: counts("batch", values.batch),
       tokens: counts("tokens", values.tokens),
       all: values.all,
+      peers: values.peers,
       steps: count("steps", values.steps),
     },
   };
@@ -104,6 +107,7 @@ function parsed(args: readonly string[]) {
         batch: { type: "string", default: "" },
         tokens: { type: "string", default: "" },
         all: { type: "boolean", default: false },
+        peers: { type: "boolean", default: false },
         steps: { type: "string", default: "50" },
       },
     });

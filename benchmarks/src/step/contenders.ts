@@ -30,5 +30,15 @@ export function contendersFor({ shape }: Planned, options: Options): ContenderSp
     ...(shape === "tiny" ? [loops] : []),
     ...threads.map((count) => ours("neolog", count, options)),
     ...threads.map((count) => peft(count)),
+    ...(options.peers && shape === "gpt2" ? threads.flatMap((count) => javascriptPeers(count, options)) : []),
   ];
 }
+
+/** Others in JavaScript that can train. */
+const javascriptPeers = (threads: number, { node }: Options): ContenderSpec[] =>
+  [["tfjs-wasm", "tfjs_step.mjs"] as const].map(([name, file]) => ({
+    name,
+    threads,
+    command: node,
+    args: [fileURLToPath(new URL(`../../peers/${file}`, import.meta.url)), String(threads)],
+  }));
