@@ -6,12 +6,14 @@ import type { Planned } from "./plan.ts";
 
 const script = fileURLToPath(new URL("./ours.js", import.meta.url));
 
-/** Ours on so many threads. */
-export const ours = (name: string, threads: number, { node }: Options, ...args: readonly string[]): ContenderSpec => ({
+/** Ours in the steady state, in the first epoch, and computing all in each step. */
+const MODES = { neolog: "reuse", "neolog, first epoch": "first", "neolog without reuse": "plain" } as const;
+
+export const ours = (name: keyof typeof MODES, threads: number, { node }: Options): ContenderSpec => ({
   name,
   threads,
   command: node,
-  args: [script, "wasm", String(threads), "flags", ...args],
+  args: [script, "wasm", String(threads), "flags", MODES[name]],
 });
 
 export const peft = (threads: number): ContenderSpec => ({
@@ -20,15 +22,19 @@ export const peft = (threads: number): ContenderSpec => ({
   ...python("peft_step.py", threads),
 });
 
-/** Plain loops for a small model alone; the largest model by ours alone, at the most threads. */
-export function contendersFor({ shape }: Planned, options: Options): ContenderSpec[] {
+/** Plain loops for a small model alone; the largest model by ours alone, at the most threads. In case a nothing can be reused. */
+export function contendersFor({ shape, name }: Planned, options: Options): ContenderSpec[] {
   const { node, threads } = options;
   const most = Math.max(...threads);
   if (shape === "gemma-2-2b") return [ours("neolog", most, options)];
   const loops: ContenderSpec = { name: "plain loops", threads: 1, command: node, args: [script, "cpu"] };
   return [
     ...(shape === "tiny" ? [loops] : []),
-    ...threads.map((count) => ours("neolog", count, options)),
+    ...threads.flatMap((count) =>
+      (Object.keys(MODES) as (keyof typeof MODES)[])
+        .filter((mode) => name !== "a" || mode === "neolog")
+        .map((mode) => ours(mode, count, options)),
+    ),
     ...threads.map((count) => peft(count)),
     ...(options.peers && shape === "gpt2" ? threads.flatMap((count) => javascriptPeers(count, options)) : []),
   ];

@@ -1,13 +1,16 @@
-/** Neolog's training of token rows as a contender: `node ours.js wasm THREADS [flags]`. */
+/**
+ * Neolog's training of token rows as a contender: `node ours.js wasm THREADS [flags] [reuse|first|plain]`. With `reuse` what no row
+ * can change is kept from step to step, with `first` it is forgotten before each epoch, with `plain` all is computed in each step.
+ */
 import { AdamW, backward } from "@neolog/autograd";
 import { AutoModelForCausalLM } from "@neolog/models";
-import { TrainableTokensConfig, getPeftModel, tokenParameters } from "@neolog/peft-tokens";
-import { Scope, openBackend, setDefaultBackend } from "@neolog/tensor";
+import { ReusedLoss, TrainableTokensConfig, getPeftModel, tokenParameters } from "@neolog/peft-tokens";
+import { Scope, type Tensor, openBackend, setDefaultBackend } from "@neolog/tensor";
 import { type Prepared, serve } from "../serve.ts";
 import { randomBfloat16Model } from "./randomBfloat16.ts";
 import { SHAPES } from "./shapes.ts";
 
-const [name = "wasm", threads = "1", flags] = process.argv.slice(2);
+const [name = "wasm", threads = "1", flags, mode = "plain"] = process.argv.slice(2);
 const options = name === "wasm" ? { threads: Number(threads), v8Flags: flags === "flags" } : {};
 const backend = await openBackend(name, options);
 setDefaultBackend(backend);
@@ -29,9 +32,14 @@ await serve(spec, async ({ training, dir }): Promise<Prepared | null> => {
   const peft = getPeftModel(model, new TrainableTokensConfig({ token_indices: [...token_indices] }));
   const [rows] = tokenParameters(peft);
   const optimizer = new AdamW([rows!], { lr: 1e-3 });
+  const reused = new ReusedLoss(peft);
+  const lossOf = (input_ids: Ids): Tensor => {
+    const batch = { input_ids, labels: input_ids };
+    return mode === "plain" ? peft.loss(batch) : reused.loss(batch);
+  };
   const step = (input_ids: Ids): void => {
     using _step = new Scope();
-    backward(peft.loss({ input_ids, labels: input_ids }));
+    backward(lossOf(input_ids));
     optimizer.step();
     optimizer.zeroGrad();
   };
@@ -39,7 +47,7 @@ await serve(spec, async ({ training, dir }): Promise<Prepared | null> => {
     const found: number[] = [];
     for (const input_ids of batches) {
       using _forward = new Scope();
-      found.push(await peft.loss({ input_ids, labels: input_ids }).item());
+      found.push(await lossOf(input_ids).item());
     }
     return found;
   };
@@ -51,9 +59,11 @@ await serve(spec, async ({ training, dir }): Promise<Prepared | null> => {
     run: () => {
       for (const ids of batches) step(ids);
     },
+    ...(mode === "first" ? { pause: () => reused.dispose() } : {}),
     calls: batches.length,
     check: () => (rowsAfter === undefined ? losses() : trainedRows(rowsAfter)),
     release: () => {
+      reused.dispose();
       for (const t of model.parameters()) t.dispose();
       optimizer.dispose();
     },

@@ -27,7 +27,11 @@ async function compareRows(report: Report, plan: Planned, options: Options): Pro
 
   const threads = Math.max(...options.threads);
   const found = new Map<string, { readonly rows: readonly number[]; readonly runtime: string }>();
-  for (const spec of [ours("neolog", threads, options), peft(threads)]) {
+  for (const spec of [
+    ours("neolog", threads, options),
+    ours("neolog without reuse", threads, options),
+    peft(threads),
+  ]) {
     const contender = await Contender.start(spec);
     if (!(contender instanceof Contender)) {
       report.note(`skipped ${spec.name}: ${contender.skipped}`);
@@ -45,7 +49,11 @@ async function compareRows(report: Report, plan: Planned, options: Options): Pro
   }
 }
 
-const PAIRS = [["neolog", "PEFT on torch"]] as const;
+const PAIRS = [
+  ["neolog", "PEFT on torch"],
+  ["neolog without reuse", "PEFT on torch"],
+  ["neolog", "neolog without reuse"],
+] as const;
 
 /** Infinite where there are not as many. */
 export function largestDifference(a: readonly number[], b: readonly number[]): number {
