@@ -1,8 +1,9 @@
-import { DECODERS, worstExcess } from "@neolog/models/testing";
-import { Scope, type Tensor, defaultBackend } from "@neolog/tensor";
+import { DECODERS } from "@neolog/models/testing";
+import { Scope, defaultBackend } from "@neolog/tensor";
 import { describe, expect, test } from "vitest";
 import { type PeftConfig, ReusedLoss, type Sides, TrainableTokensConfig, getPeftModel } from "../index.ts";
 import type { PeftModel } from "../model.ts";
+import { expectPlain } from "./compare.ts";
 import { type BaseName, makeBase, setRows } from "../testing.ts";
 
 const BATCH = {
@@ -50,27 +51,6 @@ const LEFT = {
   ],
 };
 const NONE = { ...BATCH, input_ids: BATCH.input_ids.map((row) => row.map((id) => (id === 7 || id === 1 ? 2 : id))) };
-
-/** The loss and the gradients of all that trains. */
-function found(peft: PeftModel, lossOf: () => Tensor): ArrayLike<number>[] {
-  using _scope = new Scope();
-  const loss = lossOf();
-  const trained = peft.parameters().filter((t) => t.requiresGrad);
-  peft.backward(loss);
-  const values = [loss, ...trained.map((t) => t.grad!)].map((t) => t.dataSync());
-  for (const t of trained) t.grad = null;
-  return values;
-}
-const GRADIENTS = { atol: 1e-6, rtol: 1e-5 };
-
-function expectPlain(peft: PeftModel, reuse: ReusedLoss, batch: typeof BATCH, exact: boolean): void {
-  const [loss, ...gradients] = found(peft, () => peft.loss(batch));
-  const [again, ...others] = found(peft, () => reuse.loss(batch));
-  if (exact && defaultBackend().exact) expect(again).toEqual(loss);
-  else expect(worstExcess(again!, loss!, GRADIENTS)).toBeLessThanOrEqual(0);
-  expect(others).toHaveLength(gradients.length);
-  others.forEach((values, i) => expect(worstExcess(values, gradients[i]!, GRADIENTS)).toBeLessThanOrEqual(0));
-}
 
 interface Case {
   readonly base: BaseName;
