@@ -18,6 +18,9 @@ export interface TokenRows {
   readonly sides: Sides;
 }
 
+/** Adapter → its rows in one layer. */
+export type AdapterRows = ReadonlyMap<string, TokenRows>;
+
 /** Rows that stand in for rows of the table as it is stored. */
 export interface Override {
   readonly indices: Int32Array;
@@ -135,14 +138,17 @@ export class EffectiveSet {
     return randomBits(this.dropout.seed, this.dropout.counter++);
   }
 
-  /** What one side of a table's layer overrides: rows in effect that are not in the table, and base rows where others are. */
-  overrides(rows: ReadonlyMap<string, TokenRows>, side: Side): Override[] {
+  /**
+   * What one side of a table's layer overrides: rows in effect that are not in the table, and base rows where others are. `rivals`: the
+   * rows of all layers that reach that side of the table.
+   */
+  overrides(rows: AdapterRows, side: Side, rivals: () => readonly AdapterRows[]): Override[] {
     const own = this.partsOf(rows);
     const enabled = this.#call?.enabled ?? this.enabled;
     const names = !enabled ? [] : this.#call ? this.effective : this.applied;
     const hidden = enabled && !this.#call ? [] : this.merged.filter((name) => !names.includes(name));
     const trained = on(side, own, this.#ascending(names)).map(({ name, part }) => ({
-      ...owned(part, this.foreign(name, own, side)),
+      ...owned(part, this.foreign(name, rivals, side)),
       samples: this.samplesOf(name),
     }));
     return [
@@ -152,12 +158,13 @@ export class EffectiveSet {
   }
 
   /** Ids of an adapter that belong to another one in effect on that side. */
-  foreign(name: string, rows: ReadonlyMap<string, TokenRows>, side: Side, among = this.effective): Set<number> {
+  foreign(name: string, rivals: () => readonly AdapterRows[], side: Side, among = this.effective): Set<number> {
     const overlap = this.#call?.overlap ?? this.overlap;
     if (overlap === "error") return new Set();
     const order = this.#ascending(among);
     const owners = order.slice(order.indexOf(name) + 1);
-    return new Set(on(side, rows, owners).flatMap(({ part }) => [...part.indices]));
+    const theirs = rivals().flatMap((rows) => on(side, this.partsOf(rows), owners));
+    return new Set(theirs.flatMap(({ part }) => [...part.indices]));
   }
 
   /** Owners of shared rows last: only active adapters share rows, and their order decides. */
@@ -171,7 +178,7 @@ export class EffectiveSet {
 /** The parts that hold on a side. */
 function on(
   side: Side,
-  rows: ReadonlyMap<string, TokenRows>,
+  rows: AdapterRows,
   names: readonly string[],
 ): { readonly name: string; readonly part: TokenRows }[] {
   return names.flatMap((name) => {

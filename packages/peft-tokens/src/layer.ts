@@ -1,4 +1,4 @@
-import { Embedding, type Linear, type LinearHead, type TiedEmbedding, type TiedHead } from "@neolog/nn";
+import { Embedding, Linear, type LinearHead, type TiedEmbedding, TiedHead } from "@neolog/nn";
 import {
   type Backend,
   type DType,
@@ -25,7 +25,7 @@ import { AdapterLayer, type NonFinite, findNonFinite } from "./adapterLayer.ts";
 import { type InitPolicy, type RowSource, initialRows } from "./init.ts";
 import { eachOf, maskOf } from "./samples.ts";
 import { type OnWarning, toConsole } from "./warnings.ts";
-import type { EffectiveSet, Override, Parts, Side, Sides, TokenRows } from "./effective.ts";
+import type { AdapterRows, EffectiveSet, Override, Parts, Side, Sides, TokenRows } from "./effective.ts";
 
 /** What has a table of rows, or shares one. */
 export type TokenBase = Embedding | TiedEmbedding | Linear | TiedHead;
@@ -305,7 +305,15 @@ export class TrainableTokensLayer extends AdapterLayer {
 
   /** The rows that stand in for the table's on that side, now. */
   overrides(side: Side): Override[] {
-    return this.#context.state.overrides(this.#rows, side);
+    return this.#context.state.overrides(this.#rows, side, () => this.#rivals(side));
+  }
+  /** The rows of all layers that reach a side of the table: a head's reach the output alone. */
+  #rivals(side: Side): AdapterRows[] {
+    const layers = this.#context.sharing().filter((layer) => side === "output" || !layer.#isHead);
+    return layers.map((layer) => layer.#rows);
+  }
+  get #isHead(): boolean {
+    return this.base_layer instanceof Linear || this.base_layer instanceof TiedHead;
   }
 
   /** Rows rounded to the table's dtype, as merging would round them. */
@@ -332,8 +340,9 @@ export class TrainableTokensLayer extends AdapterLayer {
   /** Rows that a merged adapter owns stay as they are. */
   merge(name: string): void {
     const { state } = this.#context;
-    const side = this.#rows.get(name)!.sides === "output" ? "output" : "input";
-    this.#write(name, "delta", state.foreign(name, this.#rows, side, [...state.merged, name]));
+    const side = this.#isHead || this.sidesOf(name) === "output" ? "output" : "input";
+    const owned = state.foreign(name, () => this.#rivals(side), side, [...state.merged, name]);
+    this.#write(name, "delta", owned);
   }
   unmerge(name: string): void {
     this.#write(name, "original");

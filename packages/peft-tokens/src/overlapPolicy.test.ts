@@ -91,6 +91,19 @@ describe.each(await computingBackends())("9.10 shared ids on $title", ({ backend
     },
   );
 
+  test("rows of a tied head yield to those that reach it through the embedding, where these own them", () => {
+    const peft = getPeftModel(makeBase("llama tied"), new TrainableTokensConfig({ token_indices: [1, 2] }));
+    setRows(peft, "default");
+    const alone = logitsOf(peft);
+    peft.addAdapter("head", new TrainableTokensConfig({ token_indices: [1, 2], target_modules: ["lm_head"] }));
+    setRows(peft, "head", () => 0.3);
+    setRows(peft, "default");
+    peft.setAdapter(["head", "default"], { overlap: "last" });
+    expect(logitsOf(peft)).toEqual(alone);
+    peft.setAdapter(["head", "default"], { overlap: "first" });
+    expect(logitsOf(peft)).not.toEqual(alone);
+  });
+
   test("ownership follows the active list", () => {
     const peft = withShared("llama tied");
     peft.setAdapter(["a", "b"], { overlap: "last" });
