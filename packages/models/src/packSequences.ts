@@ -13,17 +13,18 @@ export interface PackedSequences {
 }
 
 /**
- * Texts of any lengths one after the other, as transformers' DataCollatorWithFlattening: in one row without padding, or in as few
- * rows of at most `maxLength` tokens as best fit finds, longest text first (Johnson 1973), where what stays free at the end of a row
- * is a text that nobody sees. Labels are the ids where a text has none; no text sees another. Throws ShapeError.
+ * Texts of any lengths one after the other, as transformers' DataCollatorWithFlattening: in one row without padding, or in `rows` rows
+ * about equally long, each text where least stands so far, the longest first (Graham 1969, https://doi.org/10.1137/0117039). What stays
+ * free at the end of a row are texts of one token that predict nothing. Labels are the ids where a text has none; no text sees another.
+ * Throws ShapeError.
  */
 export function packSequences(
   texts: readonly Sequence[],
-  { maxLength = Infinity }: { readonly maxLength?: number | undefined } = {},
+  { rows = 1 }: { readonly rows?: number | undefined } = {},
 ): PackedSequences {
-  for (const text of texts) check(text, maxLength);
-  const bins = maxLength === Infinity ? [texts] : bestFit(texts, maxLength);
-  const columns = Math.max(0, ...bins.map((bin) => bin.reduce((sum, { input_ids }) => sum + input_ids.length, 0)));
+  texts.forEach(check);
+  const bins = rows === 1 ? [texts] : evenly(texts, rows);
+  const columns = Math.max(0, ...bins.map(lengthOf));
   if (columns === 0) throw new ShapeError("packSequences", "at least one text with a token is needed", [texts.length]);
   const [input_ids, position_ids, labels] = Array.from({ length: 3 }, (): HostMatrix => {
     return { values: new Int32Array(bins.length * columns), rows: bins.length, columns };
@@ -39,34 +40,33 @@ export function packSequences(
       for (let t = 0; t < text.input_ids.length; t++) position_ids.values[at + t] = t;
       at += text.input_ids.length;
     }
-    // an id of the row itself, so that free places touch no row of the table that the texts do not
+    // an id of the row itself, so that free places touch no row of the table that the texts do not; position 0 begins a text
     input_ids.values.fill(input_ids.values[at - 1]!, at, end);
-    for (let t = 0; at + t < end; t++) position_ids.values[at + t] = t;
   });
   return { input_ids, position_ids, labels };
 }
 
-function check({ input_ids, attention_mask, labels = input_ids }: Sequence, maxLength: number): void {
+const lengthOf = (bin: readonly Sequence[]): number => bin.reduce((sum, { input_ids }) => sum + input_ids.length, 0);
+
+function check({ input_ids, attention_mask, labels = input_ids }: Sequence): void {
   const given = [[input_ids.length], [labels.length]] as const;
   if (labels.length !== input_ids.length)
     throw new ShapeError("packSequences", "a text needs a label for each id", ...given);
-  if (input_ids.length > maxLength)
-    throw new ShapeError("packSequences", `texts must have at most ${maxLength} tokens`, [input_ids.length]);
   if (attention_mask && Array.from(attention_mask).includes(0))
     throw new ShapeError("packSequences", "texts must come without padding: leave out masked positions", [
       input_ids.length,
     ]);
 }
 
-function bestFit(texts: readonly Sequence[], maxLength: number): Sequence[][] {
-  const bins: { texts: Sequence[]; free: number }[] = [];
+/** As many lists as asked for, but none that is empty. */
+function evenly(texts: readonly Sequence[], rows: number): Sequence[][] {
+  if (!(Number.isSafeInteger(rows) && rows > 0))
+    throw new RangeError(`packSequences: rows must be a positive integer, got ${rows}`);
+  const bins = Array.from({ length: Math.min(rows, texts.length) }, () => ({ texts: [] as Sequence[], length: 0 }));
   for (const text of texts.toSorted((a, b) => b.input_ids.length - a.input_ids.length)) {
-    const need = text.input_ids.length;
-    let best: (typeof bins)[number] | null = null;
-    for (const bin of bins) if (bin.free >= need && (best === null || bin.free < best.free)) best = bin;
-    if (best === null) bins.push((best = { texts: [], free: maxLength }));
-    best.texts.push(text);
-    best.free -= need;
+    const shortest = bins.reduce((a, b) => (b.length < a.length ? b : a));
+    shortest.texts.push(text);
+    shortest.length += text.input_ids.length;
   }
   return bins.map((bin) => bin.texts);
 }
