@@ -9,8 +9,8 @@ const NAMES: { readonly [N in FunctionName]: string } = {
   log: "logarithm",
   log1p: "logarithm1",
   sqrt: "Math.sqrt",
-  sin: "Math.sin",
-  cos: "Math.cos",
+  sin: "sine",
+  cos: "cosine",
   tanh: "tangent",
   erf: "errorFunction",
   abs: "Math.abs",
@@ -46,6 +46,7 @@ function print(node: Node): string {
 }
 
 function condition(node: Node): string {
-  if (node.kind !== "binary" || !COMPARISONS.includes(node.operator)) return `${print(node)} != 0`;
+  if (node.kind !== "binary" || !COMPARISONS.includes(node.operator)) return `differs(${print(node)}, 0) > 0`;
+  if (node.operator === "!=") return `differs(${print(node.x)}, ${print(node.y)}) > 0`;
   return `${print(node.x)} ${node.operator} ${print(node.y)}`;
 }

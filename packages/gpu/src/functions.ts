@@ -28,12 +28,6 @@ const ERFC = horner(
   "q",
   [-1.7285347e-5, 3.83197126e-4, -3.88396438e-3, 2.42546219e-2, -1.06777877e-1, -6.34846687e-1, -1.28717512e-1],
 );
-/** (eʳ − 1 − r) / r² for |r| ≤ ln 2 / 2; Cephes, https://www.netlib.org/cephes/ */
-const EXP = horner(
-  "r",
-  [1.98756915e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1],
-);
-
 /**
  * Integer arguments and results are exact up to 2³¹ on WebGPU, where whole numbers of expressions are i32 but `/` and `%` are float32;
  * elsewhere up to 2²². WGSL may assume that no number is NaN or infinite: its bodies look at bits.
@@ -62,7 +56,13 @@ const FUNCTIONS = {
   isNan: {
     parameters: "x",
     body: "if (x !== x) { return 1; } return 0;",
-    wgsl: "return select(0.0, 1.0, (bitcast<u32>(user_x) & 0x7fffffffu) > 0x7f800000u);",
+    wgsl: "return select(0.0, 1.0, nanBits(user_x));",
+  },
+  /** NaN differs from everything. */
+  differs: {
+    parameters: "x, y",
+    body: "if (x !== y) { return 1; } return 0;",
+    wgsl: "return select(0.0, 1.0, user_x != user_y || nanBits(user_x) || nanBits(user_y));",
   },
   largest: {
     parameters: "x, y",
@@ -93,17 +93,7 @@ const FUNCTIONS = {
     parameters: "x",
     body: "if (x > 0) { return 1; } if (x < 0) { return -1; } return x;",
   },
-  exponential: {
-    parameters: "x",
-    body: "return Math.exp(x);",
-    wgsl: `if (fn_isNan(user_x) > 0.0) { return user_x; }
-  let x = clamp(user_x, -104.0, 89.0);
-  let n = round(x * 1.4426950408889634);
-  let r = fma(n, 2.1219444e-4, fma(n, -0.693359375, x));
-  let y = fma(${EXP.replaceAll(/(\d+(?:\.\d+)?(?:e-?\d+)?)/g, "$1")}, r * r, r) + 1.0;
-  let half = i32(n) / 2;
-  return y * bitcast<f32>((half + 127) << 23u) * bitcast<f32>((i32(n) - half + 127) << 23u);`,
-  },
+  exponential: { parameters: "x", body: "return Math.exp(x);", wgsl: "return expOf(user_x);" },
   exponentialMinus1: {
     parameters: "x",
     body: `if (x > -1 && x < 1) { return x * ${EXPM1}; } return exponential(x) - 1;`,
@@ -111,22 +101,7 @@ const FUNCTIONS = {
   logarithm: {
     parameters: "x",
     body: `if (x > 0.7 && x < 1.4) { const s = (x - 1) / (x + 1); const q = s * s; return 2 * s * ${ATANH}; } return Math.log(x);`,
-    wgsl: `if (user_x > 0.7 && user_x < 1.4) {
-    let s = (user_x - 1.0) / (user_x + 1.0);
-    let q = s * s;
-    return 2.0 * s * ${ATANH};
-  }
-  let bits = bitcast<u32>(user_x);
-  if ((bits & 0x7fffffffu) == 0u) { return bitcast<f32>(0xff800000u | u32(params.outputX == 0u)); }
-  if (bits > 0x7f800000u) { return bitcast<f32>(0x7fc00000u | u32(params.outputX == 0u)); }
-  if (bits == 0x7f800000u) { return user_x; }
-  let e = i32(bits >> 23u) - 127;
-  let m = bitcast<f32>((bits & 0x007fffffu) | 0x3f800000u);
-  let over = m > 1.4142135;
-  let f = select(m, m * 0.5, over);
-  let s = (f - 1.0) / (f + 1.0);
-  let q = s * s;
-  return fma(f32(e + select(0, 1, over)), 0.6931471805599453, 2.0 * s * ${ATANH});`,
+    wgsl: "return logOf(user_x);",
   },
   logarithm1: {
     parameters: "x",
@@ -150,7 +125,9 @@ const FUNCTIONS = {
   },
   nearErrorFunction: { parameters: "x, q", body: `return ${ERF} * x + x;` },
   tailErrorFunction: { parameters: "q", body: `return ${ERFC} * q - q;` },
-  power: { parameters: "x, y", body: "return Math.pow(x, y);" },
+  sine: { parameters: "x", body: "return Math.sin(x);", wgsl: `return trigonometric(user_x, 0u);` },
+  cosine: { parameters: "x", body: "return Math.cos(x);", wgsl: `return trigonometric(user_x, 1u);` },
+  power: { parameters: "x, y", body: "return Math.pow(x, y);", wgsl: "return powerOf(user_x, user_y);" },
 } satisfies Readonly<Record<string, KernelFunction>>;
 
 const table: Readonly<Record<string, KernelFunction>> = FUNCTIONS;

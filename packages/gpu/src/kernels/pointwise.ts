@@ -67,3 +67,6 @@ export function coordinate(axis: number, rank: number, size = (i: number): strin
   const row = inner ? `idiv(this.thread.x, ${inner})` : "this.thread.x";
   return axis === 0 ? row : `imod(${row}, ${size(axis)})`;
 }
+
+/** A dense result from a contiguous array and its offset. */
+export const COPY = kernelOf("a", "float32", "1", "flat");

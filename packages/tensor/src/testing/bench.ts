@@ -2,6 +2,7 @@ import fc from "fast-check";
 import type { Backend } from "../backend.ts";
 import type { TypedArray } from "../dtype.ts";
 import { sameShape } from "../layout.ts";
+import type { PointwiseName } from "../ops/pointwise.ts";
 import { Scope } from "../scope.ts";
 import type { Tensor } from "../tensor.ts";
 import { type Tolerance, expectClose, sameBytes } from "./matchers.ts";
@@ -18,6 +19,10 @@ export interface Tolerances {
   readonly fused: Tolerance;
   /** Which pointwise ops of int32 are exact: all, if absent, or those that take whole numbers to whole numbers of 24 bits. */
   readonly int32?: "whole";
+  /** Set where numbers below 2⁻¹²⁶ count as 0. */
+  readonly denormals?: "flushed";
+  /** Pointwise ops that are further off than `pointwise` and `cancelling`. */
+  readonly ops?: { readonly [N in PointwiseName]?: Tolerance };
 }
 
 /** The backend under test beside the reference backend. */

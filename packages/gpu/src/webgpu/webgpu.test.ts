@@ -1,0 +1,16 @@
+import { SINGLE_ARITHMETIC, conformance } from "@neolog/tensor/testing";
+import { describe, test } from "vitest";
+import { openGpu } from "../open.ts";
+import { whyNoWebGpu } from "./testing.ts";
+
+/** x to the power of y by way of y·log x, which has 24 bits. */
+const tolerances = {
+  ...SINGLE_ARITHMETIC,
+  int32: "whole",
+  denormals: "flushed",
+  ops: { pow: { relative: 2e-5, absolute: 1e-37 } },
+} as const;
+
+const why = await whyNoWebGpu();
+if (why) describe("webgpu", () => test.skip(why));
+else conformance("gpu", () => openGpu({ mode: "webgpu", allowSoftware: true }), { tolerances, setting: "webgpu" });
