@@ -1,6 +1,6 @@
 import { AutoModelForCausalLM, AutoTokenizer } from "@neolog/models";
 import type { Embedding } from "@neolog/nn";
-import { TrainableTokensConfig, getPeftModel } from "@neolog/peft-tokens";
+import { ReusedLoss, TrainableTokensConfig, getPeftModel } from "@neolog/peft-tokens";
 import { WORDS, corpus, lessonSentences, tokenOf } from "@neolog/stories";
 import { access, constants, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -83,7 +83,7 @@ async function demo(output: Output, out: string): Promise<void> {
   );
   report.section("Training the three rows, everything else frozen");
   report.lines(peft.trainableLine());
-  const run = new FineTuning(peft, lessonExamples(tokenizer), RECIPE);
+  const run = new FineTuning(peft, lessonExamples(tokenizer), RECIPE, { reused: new ReusedLoss(peft) });
   const progress = output.progress("   training", RECIPE.steps);
   try {
     while (!run.done) {

@@ -2,7 +2,7 @@ import { AdamW, type ScheduleName, backward, schedule } from "@neolog/autograd";
 import { CliError } from "./errors.ts";
 import { type Batch, type BatchOptions, batchesOf } from "./batches.ts";
 import { kindOf } from "./example.ts";
-import { type PeftModel, originalRows, tokenParameters, touchedRows } from "@neolog/peft-tokens";
+import { type PeftModel, type ReusedLoss, originalRows, tokenParameters, touchedRows } from "@neolog/peft-tokens";
 import { lossOf } from "./load.ts";
 import type { Dataset, LanguageModel, Sequence } from "@neolog/models";
 import { Scope } from "@neolog/tensor";
@@ -18,6 +18,8 @@ export interface Recipe extends BatchOptions {
   readonly row_updates?: (typeof ROW_UPDATES)[number];
   /** Absent likewise: zero. */
   readonly decay_toward?: (typeof DECAY_TARGETS)[number];
+  /** Leave the rows as they are where a batch touches none of them; absent: no. */
+  readonly skip_empty_steps?: boolean;
 }
 export const ROW_UPDATES = ["all", "lazy"] as const;
 export const DECAY_TARGETS = ["zero", "original"] as const;
@@ -32,17 +34,20 @@ export class FineTuning {
   tokens = 0;
   padding = 0;
   readonly #peft: PeftModel<LanguageModel>;
+  readonly #reused: ReusedLoss | null;
   readonly #batches: AsyncGenerator<Batch, void>;
   readonly #factor: (step: number) => number;
 
+  /** `losses` of the steps that are done. The loss is computed by `reused`, which the run disposes, or as ever where that is null. */
   constructor(
     peft: PeftModel<LanguageModel>,
     examples: Dataset<Sequence>,
     recipe: Recipe,
-    losses: readonly number[] = [],
+    { losses = [], reused = null }: { readonly losses?: readonly number[]; readonly reused?: ReusedLoss | null } = {},
   ) {
     this.recipe = recipe;
     this.losses = [...losses];
+    this.#reused = reused;
     this.#batches = batchesOf(examples, recipe, kindOf(peft.getBaseModel())).steps(this.step);
     this.optimizer = new AdamW(tokenParameters(peft), {
       lr: recipe.lr,
@@ -67,9 +72,11 @@ export class FineTuning {
     const { inputs, tokens, padding } = (await this.#batches.next()).value!;
     using _scope = new Scope();
     this.optimizer.lr = this.recipe.lr * this.#factor(this.step);
-    const loss = lossOf(this.#peft, inputs);
+    const loss = this.#reused?.loss(inputs) ?? lossOf(this.#peft, inputs);
     backward(loss);
-    this.optimizer.step(touchedRows(this.#peft, inputs));
+    const touched = touchedRows(this.#peft, inputs);
+    const isEmpty = [...touched.values()].every((flags) => Array.from(flags).every((flag) => !flag));
+    if (!(isEmpty && this.recipe.skip_empty_steps)) this.optimizer.step(touched);
     this.optimizer.zeroGrad();
     const value = await loss.item();
     if (!Number.isFinite(value)) {
@@ -83,5 +90,6 @@ export class FineTuning {
 
   dispose(): void {
     this.optimizer.dispose();
+    this.#reused?.dispose();
   }
 }

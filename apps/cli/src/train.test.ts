@@ -77,6 +77,7 @@ describe("neolog train", () => {
       "tokens",
       "padding_tokens",
       "peak_bytes",
+      "reuse",
       "backend",
     ]);
     expect(result).toMatchObject({ steps: 30, out, trainable: 2 * 16 });

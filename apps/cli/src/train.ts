@@ -29,6 +29,7 @@ import { type Io, breathe } from "./io.ts";
 import { modelFolder } from "./hub.ts";
 import { loadBase, tokenizerOf } from "./load.ts";
 import { Output } from "./output.ts";
+import { type ReusePlan, reusePlan, reuseReport, reusedLoss } from "./reuse.ts";
 import { checkTarget, publish } from "./publish.ts";
 import {
   type SavedRun,
@@ -50,6 +51,7 @@ const DEFAULTS = {
   seed: 0,
   row_updates: "all",
   decay_toward: "zero",
+  skip_empty_steps: false,
   batching: "random",
   packing: false,
 } as const;
@@ -124,6 +126,9 @@ const trainOptions = () =>
       "--resume <dir>",
       "go on from the newest checkpoint in this folder, after a stop or to add steps; flags not given are as they were",
     )
+    .option("--skip-empty-steps", "leave the rows alone in a step whose batch touches none of them")
+    .option("--no-reuse", "compute again, in every step, what the trained rows cannot change")
+    .option("--reuse-bytes <n>", "bytes that may hold what they cannot change (1 GiB)", nonNegativeInteger)
     .option(...NO_CACHE)
     .option(...BACKEND);
 
@@ -158,14 +163,12 @@ export const trainCommand = (io: Io) =>
       seed: flags.seed ?? DEFAULTS.seed,
     };
     const peft = await wrap(base, ids, flags.model, saved, output, start);
-    const run = new FineTuning(
-      peft,
-      examples,
-      recipeOf(flags, saved?.state.recipe, examples.length),
-      saved?.state.losses,
-    );
+    const recipe = recipeOf(flags, saved?.state.recipe, examples.length);
+    const reused = reusedLoss(peft, flags);
+    const run = new FineTuning(peft, examples, recipe, { losses: saved?.state.losses ?? [], reused });
     if (saved) await restoreOptimizer(run, saved);
-    announce(output, { flags, base, tokenizer, ids, added, examples, peft, run });
+    const plan = reusePlan(reused, examples, recipe);
+    announce(output, { flags, base, tokenizer, ids, added, examples, peft, run, plan });
 
     const state = { max_length: maxLength, data_sha256 };
     const writeAdapter = async (dir: string): Promise<void> => {
@@ -198,6 +201,7 @@ export const trainCommand = (io: Io) =>
         tokens: run.tokens,
         padding_tokens: run.padding,
         peak_bytes: defaultBackend().bytes.peak,
+        reuse: reuseReport(reused, plan),
         backend: backendInfo(),
       },
       `wrote ${flags.out} after ${count(run.step, "step")}, ${seconds.toFixed(1)} s; loss ${run.losses[0]!.toFixed(4)} → ${run.losses.at(-1)!.toFixed(4)}`,
@@ -284,6 +288,7 @@ function recipeOf(flags: TrainFlags, before: Recipe | undefined, examples: numbe
     seed: flags.seed ?? before?.seed ?? DEFAULTS.seed,
     row_updates: flags.rowUpdates ?? before?.row_updates ?? DEFAULTS.row_updates,
     decay_toward: flags.decayToward ?? before?.decay_toward ?? DEFAULTS.decay_toward,
+    skip_empty_steps: flags.skipEmptySteps ?? before?.skip_empty_steps ?? DEFAULTS.skip_empty_steps,
     batching: flags.batching ?? before?.batching ?? DEFAULTS.batching,
     packing: flags.packing ?? before?.packing ?? DEFAULTS.packing,
   };
@@ -295,9 +300,10 @@ interface Setting extends Rows {
   readonly examples: SequenceDataset;
   readonly peft: PeftModel<LanguageModel>;
   readonly run: FineTuning;
+  readonly plan: ReusePlan;
 }
 
-function announce(output: Output, { flags, base, tokenizer, ids, added, examples, peft, run }: Setting): void {
+function announce(output: Output, { flags, base, tokenizer, ids, added, examples, peft, run, plan }: Setting): void {
   const shown = ids.map((id) => `${tokenizer?.idToToken(id) ?? "?"} → ${id}${added.includes(id) ? " (new)" : ""}`);
   const resumed = run.step > 0 ? `, from step ${run.step} on` : "";
   const { batching, packing } = run.recipe;
@@ -307,6 +313,7 @@ function announce(output: Output, { flags, base, tokenizer, ids, added, examples
     ["rows", shown.slice(0, 8).join(", ") + (shown.length > 8 ? `, and ${shown.length - 8} more` : "")],
     ["data", `${flags.data} (${count(examples.length, "row")}, ${count(examples.tokens, "token")})`],
     ["steps", `${thousands(run.recipe.steps)} of ${count(run.recipe.batch_size, "row")}${how}${resumed}`],
+    ["reuse", plan.line],
     ["backend", backendLine()],
   ];
   for (const line of columns(rows)) output.say(line);

@@ -16,7 +16,7 @@ export type { AdaptableModel } from "./adaptable.ts";
 export type { SetAdapterOptions } from "./adapters.ts";
 export { castAdapterDtype, deleteAdapter, injectAdapterInModel, setAdapter, setRequiresGrad } from "./inject.ts";
 export { type IsolationOptions, type IsolationRow, checkIsolation } from "./isolation.ts";
-export { type ReuseOptions, type ReuseReport, ReusedLoss } from "./reuse/reusedLoss.ts";
+export { type ReuseEstimate, type ReuseOptions, type ReuseReport, ReusedLoss } from "./reuse/reusedLoss.ts";
 export { TrainableTokensLayer } from "./layer.ts";
 export type { LoadOptions } from "./load.ts";
 export type { LoadReport } from "./loadChecks.ts";

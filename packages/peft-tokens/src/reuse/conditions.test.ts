@@ -98,8 +98,8 @@ describe("A-87: off, and plain, where a condition is violated", () => {
     const plain = peft.loss(batch as never).dataSync();
     peft.dropoutState = seed;
     expect(reuse.loss(batch).dataSync()).toEqual(plain);
-    expect(reuse.report).toMatchObject({ on: false, why, hits: 0, misses: 0, bytes: 0 });
-    expect(reuse.estimate([batch])).toBe(0);
+    expect(reuse.report).toMatchObject({ on: false, why, hits: 0, misses: 0, bytes: 0, plain: 1 });
+    expect(reuse.estimate([batch])).toEqual({ bytes: 0, rows: 2, off: 2, why });
   });
   test("dropout of LoRA that is not in training is still LoRA", () => {
     const peft = wrapped("llama", lora({ lora_dropout: 0.5 }));

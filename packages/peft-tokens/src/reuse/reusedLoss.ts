@@ -1,13 +1,15 @@
-import { type CausalLM, type LabelledBatch, shiftedTargets, toHost, toHostLike } from "@neolog/models";
-import { BYTES_PER_ELEMENT, type Tensor, add, cat, div, reshape, slice, sum, takeRows } from "@neolog/tensor";
-import type { CallOptions } from "../mixedBatch.ts";
+import type { CausalLM, LabelledBatch } from "@neolog/models";
+import { BYTES_PER_ELEMENT, type Tensor, add, cat, slice, sum } from "@neolog/tensor";
+import { type CallOptions, batchOf } from "../mixedBatch.ts";
 import type { AnyPeftModel } from "../model.ts";
 import { ByteBudget, type Sized } from "./byteBudget.ts";
 import { type RowsAlone, rowsAlone } from "./conditions.ts";
 import { FrozenLoss, lossesOf, trainedLosses } from "./frozenLoss.ts";
 import { FrozenPrefix } from "./frozenPrefix.ts";
 import { bytesPerPosition, runEnd, runPrefix, runWhole } from "./runs.ts";
-import { type Sample, countedIn, prefixKey, samplesOf, targetsKey } from "./sample.ts";
+import { type Part, type Span, meanInOrder } from "./inOrder.ts";
+import { type Plan, isSplit, planOf } from "./plan.ts";
+import { type Sample, countedIn, prefixKey, targetsKey } from "./sample.ts";
 
 export interface ReuseOptions {
   /** What may be kept; 1 GiB by default. */
@@ -25,12 +27,23 @@ export interface ReuseReport {
   readonly evictions: number;
   /** Samples that no trained row can change. */
   readonly skipped: number;
+  /** Losses that were `peft.loss`. */
+  readonly plain: number;
   readonly bytes: number;
   readonly maxBytes: number;
 }
 
-/** A row is split where its prefix is at least this part of it: running it in two costs more than a shorter one saves. */
-const WORTH = 1 / 8;
+/** What keeping takes, at most: layers with a window keep less, and what rows begin with in common is kept once. */
+export interface ReuseEstimate {
+  readonly bytes: number;
+  /** How many there are. */
+  readonly rows: number;
+  /** Of which nothing is kept, since their loss is `peft.loss`. */
+  readonly off: number;
+  /** Why, in words; null where there are none. */
+  readonly why: string | null;
+}
+
 /** Numbers that are kept of each prediction of a trained head, beside its hidden state. */
 const SEEN = 3;
 
@@ -50,7 +63,8 @@ export class ReusedLoss {
   #base: readonly { readonly tensor: Tensor; readonly version: number }[] = [];
   #merged = "";
   #why: string | null = null;
-  #on = false;
+  #used = false;
+  #plain = 0;
   #hits = 0;
   #misses = 0;
   #skipped = 0;
@@ -63,8 +77,18 @@ export class ReusedLoss {
 
   get report(): ReuseReport {
     const { bytes, maxBytes, evictions } = this.#kept;
-    const [on, why, hits, misses, skipped] = [this.#on, this.#why, this.#hits, this.#misses, this.#skipped];
-    return { on, why, hits, misses, evictions, skipped, bytes, maxBytes };
+    const [on, why, plain] = [this.#why === null && this.#used, this.#why, this.#plain];
+    return {
+      on,
+      why,
+      hits: this.#hits,
+      misses: this.#misses,
+      evictions,
+      skipped: this.#skipped,
+      plain,
+      bytes,
+      maxBytes,
+    };
   }
   /** No trained row could change the last loss: its gradients are 0. */
   get idle(): boolean {
@@ -74,10 +98,13 @@ export class ReusedLoss {
   /** The mean loss over the labels that count, []; `adapterNames` as in `peft.loss`. */
   loss(batch: LabelledBatch, options: CallOptions = {}): Tensor {
     const plan = options.adapterNames ? "samples have adapters of their own" : this.#plan(batch);
-    this.#on = typeof plan !== "string";
+    this.#used = true;
     this.#why = typeof plan === "string" ? plan : null;
     this.#idle = false;
-    const plain = (): Tensor => this.#peft.loss(batch as never, options);
+    const plain = (): Tensor => {
+      this.#plain++;
+      return this.#peft.loss(batch as never, options);
+    };
     if (typeof plan === "string") return plain();
     const { model, samples } = plan;
     this.#forgetUnless(plan.base);
@@ -129,47 +156,39 @@ export class ReusedLoss {
     return { loss: meanInOrder(parts, total), ran: hidden.length > 0 };
   }
 
-  /** Bytes that keeping all of these batches takes, at most. */
-  estimate(batches: Iterable<LabelledBatch>): number {
-    const sizes = new Map<string, number>();
-    let perPosition: number | null = null;
+  /** What keeping the beginnings of all rows of these batches takes. */
+  estimate(batches: Iterable<LabelledBatch>): ReuseEstimate {
+    const alone = rowsAlone(this.#peft);
+    let [total, rows, off, perPosition]: [number, number, number, number | null] = [0, 0, 0, null];
+    let why: string | null = null;
     for (const batch of batches) {
-      const plan = this.#plan(batch);
-      if (typeof plan === "string") continue;
+      const length = batchOf(batch);
+      rows += length;
+      const plan = typeof alone === "string" ? alone : planOf(alone, batch);
+      if (typeof plan === "string") {
+        [off, why] = [off + length, plan];
+        continue;
+      }
       const { model } = plan;
       const { weight, override } = model.linearHead!;
-      for (const sample of plan.samples.filter(isSplit)) {
+      for (const sample of plan.samples.filter(({ ids }) => ids.length > 0).filter(isSplit)) {
         const { ids, prefix, targets } = sample;
-        if (prefix === 0) continue;
         perPosition ??= bytesPerPosition(model, sample);
         const n = countedIn(targets.subarray(0, prefix)).length;
-        if (prefix < ids.length) sizes.set(keyOfPrefix(sample), perPosition * prefix);
-        const each = override ? weight.shape[1]! + SEEN : 1;
-        if (n > 0) sizes.set(keyOfLoss(model, sample), BYTES_PER_ELEMENT.float32 * n * each);
+        if (prefix < ids.length) total += perPosition * prefix;
+        total += BYTES_PER_ELEMENT.float32 * n * (override ? weight.shape[1]! + SEEN : 1);
       }
     }
-    return [...sizes.values()].reduce((a, b) => a + b, 0);
+    return { bytes: total, rows, off, why };
   }
 
   dispose(): void {
     this.#kept.clear();
   }
 
-  #plan(batch: LabelledBatch): (RowsAlone & { readonly samples: readonly Sample[] }) | string {
+  #plan(batch: LabelledBatch): Plan | string {
     const alone = rowsAlone(this.#peft);
-    if (typeof alone === "string") return alone;
-    if (batch.past_key_values) return "positions are cached already";
-    const ids = toHost("input_ids", batch.input_ids);
-    const { rows, columns } = ids;
-    const targets = shiftedTargets(toHostLike("labels", batch.labels, rows, columns));
-    const mask = batch.attention_mask ? toHostLike("attention_mask", batch.attention_mask, rows, columns).values : null;
-    const trained = new Set(alone.input.flatMap(({ indices }) => [...indices]));
-    const positions = alone.model.positionIds(batch);
-    const samples = samplesOf({ ids, positions, targets, mask }, trained);
-    if (typeof samples === "string") return samples;
-    if (positions.some((position) => position >= alone.longest))
-      return `angles of rotation depend on the length of rows, beyond ${alone.longest} positions`;
-    return { ...alone, samples };
+    return typeof alone === "string" ? alone : planOf(alone, batch);
   }
 
   /** Forgets everything where the base is not what it was: its tensors, what is written in them, what is merged and in effect. */
@@ -215,31 +234,11 @@ export class ReusedLoss {
   }
 }
 
-/** Losses that are not in the order of the batch. */
-interface Part {
-  /** [n] */
-  readonly losses: Tensor;
-  /** The places of runs of them, one after the other, among all that count. */
-  readonly at: readonly Span[];
-}
-type Span = readonly [start: number, end: number];
-
-/** Their mean: added up in the order of the batch, as cross entropy does. */
-function meanInOrder(parts: readonly Part[], total: number): Tensor {
-  const order = new Int32Array(total);
-  let from = 0;
-  for (const [start, end] of parts.flatMap(({ at }) => at)) for (let i = start; i < end; i++) order[i] = from++;
-  const losses = reshape(cat(parts.map((part) => part.losses)), [total, 1]);
-  return div(sum(takeRows(losses, order)), total);
-}
-
 /** A loss that no lookup led to, with gradients of 0 for the rows that lookups would have given: an optimizer moves them as ever. */
 function withZeros(loss: Tensor, { input }: RowsAlone): Tensor {
   const trained = input.filter(({ rows }) => rows.tracked);
   return trained.reduce((total, { rows }) => add(total, sum(slice(rows, 0, 0, 0))), loss);
 }
-
-const isSplit = ({ ids, prefix }: Sample): boolean => prefix >= ids.length * WORTH;
 
 /** [n] */
 const countedTargets = ({ targets }: Sample): Int32Array => targets.filter((target) => target !== -100);
