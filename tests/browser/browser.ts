@@ -4,13 +4,11 @@ import { type Server, createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { build } from "vite";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { ISOLATION, buildScripts } from "./bed.ts";
 import { CHROMIUM, FLAGS, sayIfAbsent } from "./chromium.ts";
 import type { Report } from "./report.ts";
 
-const ISOLATION = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
 const PAGE = '<!doctype html><title>conformance</title><script type="module" src="/page.js"></script>';
 
 sayIfAbsent("tests/browser/browser");
@@ -18,24 +16,7 @@ sayIfAbsent("tests/browser/browser");
 let folder: string;
 
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), "neolog-"));
-  await build({
-    configFile: false,
-    logLevel: "error",
-    resolve: {
-      conditions: ["@neolog/source", "browser"],
-      alias: [{ find: /^vitest$/, replacement: fileURLToPath(new URL("vitest.ts", import.meta.url)) }],
-    },
-    build: {
-      outDir: folder,
-      target: "es2023",
-      minify: false,
-      rolldownOptions: {
-        input: ["page.ts", "worker.ts"].map((name) => fileURLToPath(new URL(name, import.meta.url))),
-        output: { entryFileNames: "[name].js", chunkFileNames: "[name].js" },
-      },
-    },
-  });
+  folder = await buildScripts("page.ts", "worker.ts");
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
 

@@ -2,6 +2,7 @@
 export interface GpuJs {
   readonly GPU: new (options: { readonly mode: string }) => Gpu;
   readonly Input: new (value: Float32Array, size: readonly number[]) => GpuInput;
+  readonly WebGL2Kernel: new (source: string, settings: WebGl2KernelSettings) => WebGl2Kernel;
   readonly WebGPUKernel: new (source: string, settings: KernelSettings) => WebGpuKernel;
 }
 
@@ -62,7 +63,27 @@ export interface WebGpuKernel {
   _buildAsync(): Promise<void>;
 }
 
+export interface WebGl2KernelSettings extends Omit<KernelSettings, "argumentTypes"> {
+  readonly argumentTypes: readonly (ArgumentType | "MemoryOptimizedNumberTexture")[];
+  readonly optimizeFloatMemory: boolean;
+  readonly validate: boolean;
+  readonly context: WebGL2RenderingContext;
+  readonly canvas: OffscreenCanvas;
+}
+
+/** The translator of gpu.js to GLSL: the steps of its `build` before anything is compiled. */
+export interface WebGl2Kernel {
+  threadDim: readonly number[];
+  initExtensions(): void;
+  validateSettings(args: readonly unknown[]): void;
+  setupConstants(args: readonly unknown[]): void;
+  setupArguments(args: readonly unknown[]): void;
+  translateSource(): void;
+  getFragmentShader(args: readonly unknown[]): string;
+}
+
 /** Loads gpu.js, when a backend is opened and not before. */
 export async function loadGpuJs(): Promise<GpuJs> {
-  return (await import("gpu.js")) as unknown as GpuJs;
+  const found = (await import("gpu.js")) as unknown as GpuJs | { readonly default: GpuJs };
+  return "GPU" in found ? found : found.default; // bundlers know no names of a CommonJS module
 }

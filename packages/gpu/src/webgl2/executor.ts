@@ -1,0 +1,173 @@
+import {
+  type Buffer,
+  type DType,
+  type TypedArray,
+  contiguousLayout,
+  fromBfloat16,
+  fromFloat16,
+  isContiguous,
+  sizeOf,
+  toBfloat16,
+  toFloat16,
+} from "@neolog/tensor";
+import { DeviceLostError } from "../errors.ts";
+import type { GpuJs } from "../facade.ts";
+import type { Executor, Kernel, Launch } from "../kernel.ts";
+import type { WebGl2 } from "./open.ts";
+import { Placer } from "./place.ts";
+import { readTexture } from "./read.ts";
+import { type Texture, Textures, bytesFor } from "./textures.ts";
+import { type Program, compile } from "./translate.ts";
+
+/** Numbers of every dtype as float32; no texture until something is written. */
+interface TextureBuffer extends Buffer {
+  texture: Texture | null;
+}
+
+/** WebGL2: a kernel is a fragment shader that gpu.js wrote, which renders its result into a texture. */
+export class WebGl2Executor implements Executor {
+  readonly mode = "webgl2";
+  readonly info: Executor["info"];
+  readonly #lib: GpuJs;
+  readonly #context: WebGl2;
+  readonly #gl: WebGL2RenderingContext;
+  readonly #textures: Textures;
+  readonly #placer: Placer;
+  readonly #programs = new Map<string, Program>();
+
+  constructor(lib: GpuJs, context: WebGl2, refused: Readonly<Record<string, string>>) {
+    this.#lib = lib;
+    this.#context = context;
+    this.#gl = context.gl;
+    this.#textures = new Textures(context.gl, context.maxTextureSize);
+    this.#placer = new Placer(context.gl);
+    void new lib.GPU({ mode: "webgl2" }); // looks what the browser can do, which the translation asks for
+    this.info = {
+      adapter: context.adapter,
+      software: context.software,
+      arithmetic: "float32",
+      maxTextureSize: context.maxTextureSize,
+      ...Object.fromEntries(Object.entries(refused).map(([mode, reason]) => [`${mode} refused`, reason])),
+    };
+  }
+
+  bytesOf(_: DType, length: number): number {
+    return bytesFor(length);
+  }
+  allocate(dtype: DType, length: number): TextureBuffer {
+    return { dtype, length, texture: null };
+  }
+  free(buffer: Buffer): void {
+    const { texture } = buffer as TextureBuffer;
+    if (texture) this.#textures.give(texture);
+    (buffer as TextureBuffer).texture = null;
+  }
+  write(buffer: Buffer, data: TypedArray, at: number): void {
+    this.#check();
+    const values = widened(buffer.dtype, data);
+    const fresh = this.#textures.take(data.length);
+    this.#upload(fresh, values);
+    if (data.length === buffer.length) this.#replace(buffer, fresh);
+    else {
+      const { shape, strides } = contiguousLayout([data.length]);
+      this.#placer.place(this.#textureOf(buffer), fresh, { shape, strides, offset: at });
+      this.#textures.give(fresh);
+    }
+  }
+  async read(buffer: Buffer, at: number, length: number): Promise<TypedArray> {
+    this.#check();
+    const values = await readTexture(this.#gl, this.#textureOf(buffer), at, length);
+    return narrowed(buffer.dtype, values);
+  }
+
+  run({ kernel, args, out }: Launch): void {
+    this.#check();
+    const gl = this.#gl;
+    const size = sizeOf(out.layout.shape);
+    const textures = args.map((x) => (typeof x === "number" ? null : this.#textureOf(x)));
+    const result = this.#textures.take(size);
+    const program = this.#program(kernel);
+    gl.useProgram(program.program);
+    gl.uniform3i(program.outputDim, size, 1, 1);
+    gl.uniform2i(program.texSize, result.width, result.height);
+    gl.uniform1i(program.rounding, ROUNDING[out.buffer.dtype] ?? 0);
+    let unit = 0;
+    program.parameters.forEach((parameter, i) => {
+      const texture = textures[i];
+      if (texture) {
+        gl.activeTexture(gl.TEXTURE0 + unit);
+        gl.bindTexture(gl.TEXTURE_2D, texture.texture);
+        gl.uniform1i(parameter.value, unit++);
+        gl.uniform2i(parameter.size, texture.width, texture.height);
+        gl.uniform3i(parameter.dim, (args[i] as Buffer).length, 1, 1);
+      } else if (kernel.parameters[i]!.type === "Integer") gl.uniform1i(parameter.value, args[i] as number);
+      else gl.uniform1f(parameter.value, args[i] as number);
+    });
+    gl.bindFramebuffer(gl.FRAMEBUFFER, result.framebuffer);
+    gl.viewport(0, 0, result.width, Math.ceil(size / 4 / result.width));
+    gl.drawArrays(gl.TRIANGLES, 0, 3);
+    if (size === out.buffer.length && out.layout.offset === 0 && isContiguous(out.layout))
+      this.#replace(out.buffer, result);
+    else {
+      this.#placer.place(this.#textureOf(out.buffer), result, out.layout);
+      this.#textures.give(result);
+    }
+  }
+
+  #program(kernel: Kernel): Program {
+    let program = this.#programs.get(kernel.key);
+    if (!program) {
+      program = compile(this.#lib, this.#context, kernel);
+      this.#programs.set(kernel.key, program);
+    }
+    return program;
+  }
+  #replace(buffer: Buffer, texture: Texture): void {
+    this.free(buffer);
+    (buffer as TextureBuffer).texture = texture;
+  }
+  /** The buffer's texture; zeros where nothing was written. */
+  #textureOf(buffer: Buffer): Texture {
+    const own = buffer as TextureBuffer;
+    if (!own.texture) {
+      own.texture = this.#textures.take(buffer.length);
+      this.#gl.bindFramebuffer(this.#gl.FRAMEBUFFER, own.texture.framebuffer);
+      this.#gl.clearBufferfv(this.#gl.COLOR, 0, [0, 0, 0, 0]);
+    }
+    return own.texture;
+  }
+  /** Whole rows of the texture at once, then the part of a row that is left. */
+  #upload({ texture, width }: Texture, values: Float32Array): void {
+    const gl = this.#gl;
+    const rows = Math.floor(values.length / (4 * width));
+    const rest = values.subarray(4 * width * rows);
+    gl.activeTexture(gl.TEXTURE0);
+    gl.bindTexture(gl.TEXTURE_2D, texture);
+    if (rows > 0) gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, width, rows, gl.RGBA, gl.FLOAT, values);
+    if (rest.length === 0) return;
+    const texels = Math.ceil(rest.length / 4);
+    const padded = new Float32Array(4 * texels);
+    padded.set(rest);
+    gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, rows, texels, 1, gl.RGBA, gl.FLOAT, padded);
+  }
+  #check(): void {
+    if (this.#gl.isContextLost()) throw new DeviceLostError("WebGL context lost");
+  }
+}
+
+const ROUNDING: { readonly [D in DType]?: number } = { bfloat16: 1, float16: 2 };
+const WIDEN: { readonly [D in DType]?: (bits: number) => number } = { bfloat16: fromBfloat16, float16: fromFloat16 };
+const NARROW: { readonly [D in DType]?: (x: number) => number } = { bfloat16: toBfloat16, float16: toFloat16 };
+
+/** As float32, in memory that is not shared: WebGL takes no other. */
+function widened(dtype: DType, data: TypedArray): Float32Array<ArrayBuffer> {
+  const widen = WIDEN[dtype];
+  const own = data instanceof Float32Array && data.buffer instanceof ArrayBuffer;
+  return own ? (data as Float32Array<ArrayBuffer>) : widen ? Float32Array.from(data, widen) : Float32Array.from(data);
+}
+
+function narrowed(dtype: DType, values: Float32Array): TypedArray {
+  if (dtype === "int32") return Int32Array.from(values);
+  const narrow = NARROW[dtype];
+  return narrow ? Uint16Array.from(values, narrow) : values;
+}

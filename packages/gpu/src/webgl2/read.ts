@@ -1,0 +1,42 @@
+import { nextTurn } from "../nextTurn.ts";
+import { DeviceLostError } from "../errors.ts";
+import type { Texture } from "./textures.ts";
+
+/** `length` numbers from number `at` on; waits for the device without stopping the thread. Throws BackendError where the context is lost. */
+export async function readTexture(
+  gl: WebGL2RenderingContext,
+  { framebuffer, width }: Texture,
+  at: number,
+  length: number,
+): Promise<Float32Array> {
+  if (length === 0) return new Float32Array(0);
+  const first = Math.floor(at / (4 * width));
+  const rows = Math.floor((at + length - 1) / (4 * width)) - first + 1;
+  const values = new Float32Array(4 * width * rows);
+  const packed = gl.createBuffer();
+  gl.bindFramebuffer(gl.FRAMEBUFFER, framebuffer);
+  gl.bindBuffer(gl.PIXEL_PACK_BUFFER, packed);
+  gl.bufferData(gl.PIXEL_PACK_BUFFER, values.byteLength, gl.STREAM_READ);
+  gl.readPixels(0, first, width, rows, gl.RGBA, gl.FLOAT, 0);
+  gl.bindBuffer(gl.PIXEL_PACK_BUFFER, null);
+  const fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
+  gl.flush();
+  try {
+    while (!gl.isContextLost()) {
+      const status = gl.clientWaitSync(fence!, 0, 0);
+      if (status === gl.ALREADY_SIGNALED || status === gl.CONDITION_SATISFIED) {
+        gl.bindBuffer(gl.PIXEL_PACK_BUFFER, packed);
+        gl.getBufferSubData(gl.PIXEL_PACK_BUFFER, 0, values);
+        gl.bindBuffer(gl.PIXEL_PACK_BUFFER, null);
+        if (gl.isContextLost()) break;
+        const from = at - 4 * width * first;
+        return values.slice(from, from + length);
+      }
+      await nextTurn();
+    }
+    throw new DeviceLostError("WebGL context lost");
+  } finally {
+    gl.deleteSync(fence);
+    gl.deleteBuffer(packed);
+  }
+}

@@ -1,0 +1,71 @@
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { type Server, createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { build } from "vite";
+
+export const ISOLATION = {
+  "Cross-Origin-Opener-Policy": "same-origin",
+  "Cross-Origin-Embedder-Policy": "require-corp",
+};
+
+/** Builds scripts of this folder for a browser, with what test suites import from vitest; → the folder that holds them. */
+export async function buildScripts(...names: readonly string[]): Promise<string> {
+  const outDir = await mkdtemp(join(tmpdir(), "neolog-"));
+  await build({
+    configFile: false,
+    logLevel: "error",
+    resolve: {
+      conditions: ["@neolog/source", "browser"],
+      alias: [{ find: /^vitest$/, replacement: fileURLToPath(new URL("vitest.ts", import.meta.url)) }],
+    },
+    build: {
+      outDir,
+      target: "es2023",
+      minify: false,
+      rolldownOptions: {
+        input: names.map((name) => fileURLToPath(new URL(name, import.meta.url))),
+        output: { entryFileNames: "[name].js", chunkFileNames: "[name].js" },
+        external: [/^node:/],
+      },
+    },
+  });
+  return outDir;
+}
+
+/** An isolated, empty page beside the scripts of a folder. */
+export class Bed {
+  readonly #folder: string;
+  readonly #server: Server;
+
+  private constructor(folder: string, server: Server) {
+    this.#folder = folder;
+    this.#server = server;
+  }
+  static async serve(...scripts: readonly string[]): Promise<Bed> {
+    const folder = await buildScripts(...scripts);
+    const server = createServer((request, response) => {
+      for (const [name, value] of Object.entries(ISOLATION)) response.setHeader(name, value);
+      const isScript = request.url?.endsWith(".js") ?? false;
+      response.setHeader("Content-Type", isScript ? "text/javascript" : "text/html");
+      if (!isScript) return void response.end("<!doctype html><title>test</title>");
+      readFile(join(folder, basename(request.url!))).then(
+        (bytes) => response.end(bytes),
+        () => response.writeHead(404).end(),
+      );
+    });
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    return new Bed(folder, server);
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}/`;
+  }
+  async close(): Promise<void> {
+    this.#server.closeAllConnections();
+    this.#server.close();
+    await rm(this.#folder, { recursive: true, force: true });
+  }
+}
