@@ -18,9 +18,14 @@ import { matmul } from "./kernels/matmul.ts";
 import { pointwise } from "./kernels/pointwise.ts";
 import { reduce } from "./kernels/reduce.ts";
 import { addRows, takeRows } from "./kernels/rows.ts";
+import { tunedFused } from "./wgsl/fused.ts";
+import { matmulCall } from "./wgsl/matmulCall.ts";
+import type { TunedExecutor } from "./wgsl/tunedKernel.ts";
 
 /** Whole numbers up to this one are held exactly: int32 lies on the device as float32. */
 const LARGEST_INTEGER = 2 ** 24;
+
+const hasTuned = (executor: Executor): executor is Executor & TunedExecutor => executor.runTuned !== undefined;
 
 /** Kernels built through gpu.js. Ops return at once; only `read` waits. */
 export class GpuBackend implements Backend {
@@ -31,12 +36,14 @@ export class GpuBackend implements Backend {
   readonly #executor: Executor;
   /** int32 buffers as the host wrote them, while no kernel has written into them. */
   readonly #known = new WeakMap<Buffer, Int32Array>();
+  readonly fused: NonNullable<Backend["fused"]>;
   #live = 0;
   #bytes = 0;
   #peak = 0;
 
   constructor(executor: Executor) {
     this.#executor = executor;
+    this.fused = hasTuned(executor) ? tunedFused(executor) : {};
     this.info = { name: "gpu", mode: executor.mode, ...executor.info };
   }
 
@@ -87,7 +94,7 @@ export class GpuBackend implements Backend {
   matmul(out: View, a: View, b: View): void {
     if (!this.#isWritten(out)) return;
     if (a.layout.shape.at(-1) === 0) this.fill(out, 0);
-    else matmul(this.#executor, out, a, b);
+    else if (!this.#tunedMatmul(out, a, b)) matmul(this.#executor, out, a, b);
   }
   takeRows(out: View, table: View, ids: View): void {
     if (this.#isWritten(out)) takeRows(this.#executor, out, table, ids);
@@ -116,6 +123,14 @@ export class GpuBackend implements Backend {
     this.#executor.free(buffer);
   }
 
+  /** False where the plain kernel must do it: in modes without tuned ones, in place, into 16 bits, for many batch axes, for split arrays. */
+  #tunedMatmul(out: View, a: View, b: View): boolean {
+    const { buffer } = out;
+    if (!this.#executor.runTuned || buffer.dtype !== "float32" || a.buffer === buffer || b.buffer === buffer)
+      return false;
+    const call = matmulCall(out, a, b);
+    return call !== null && this.#executor.runTuned(call);
+  }
   /** False for a view of nothing. What a kernel writes into, the host no longer knows. */
   #isWritten({ buffer, layout }: View): boolean {
     this.#known.delete(buffer);

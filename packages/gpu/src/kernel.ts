@@ -1,6 +1,7 @@
 import type { Buffer, DType, TypedArray, View } from "@neolog/tensor";
 import type { ArgumentType, KernelSettings } from "./facade.ts";
 import { functionsOf } from "./functions.ts";
+import type { TunedCall } from "./wgsl/tunedKernel.ts";
 
 export type Mode = "webgpu" | "webgl2" | "webasm";
 
@@ -53,6 +54,8 @@ export interface Executor {
   read(buffer: Buffer, at: number, length: number): Promise<TypedArray>;
   free(buffer: Buffer): void;
   run(launch: Launch): void;
+  /** Runs a kernel of wgsl/; absent in modes that have none. */
+  runTuned?(call: TunedCall): boolean;
 }
 
 /** The gpu.js function of a kernel. */

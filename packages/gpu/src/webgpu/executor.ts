@@ -15,6 +15,8 @@ import { DeviceError, DeviceLostError } from "../errors.ts";
 import type { GpuJs } from "../facade.ts";
 import { type Executor, type Kernel, type Launch, array, int } from "../kernel.ts";
 import { COPY } from "../kernels/pointwise.ts";
+import { compileTuned, groupsOf, writeParams } from "../wgsl/compile.ts";
+import type { TunedCall } from "../wgsl/tunedKernel.ts";
 import { Pool, type Slab } from "./pool.ts";
 import { Recorder } from "./recorder.ts";
 import { type Placement, type Translation, Translator } from "./translate.ts";
@@ -51,16 +53,19 @@ export class WebGpuExecutor implements Executor {
   readonly mode = "webgpu";
   readonly info: Executor["info"];
   readonly #device: GPUDevice;
+  readonly #lib: GpuJs;
   readonly #translator: Translator;
   readonly #pool: Pool;
   readonly #recorder: Recorder;
   readonly #partWords: number;
   readonly #compiled = new Map<string, Compiled>();
+  readonly #tuned = new Map<string, ReturnType<typeof compileTuned>>();
   #failure: BackendError | null = null;
 
   constructor(lib: GpuJs, { device, info, maxBindingBytes, maxPending, poolBytes }: WebGpuSettings) {
     this.info = info;
     this.#device = device;
+    this.#lib = lib;
     this.#translator = new Translator(lib);
     this.#pool = new Pool(device, poolBytes);
     this.#recorder = new Recorder(device, maxPending);
@@ -153,6 +158,27 @@ export class WebGpuExecutor implements Executor {
       [device.slabs, result.slabs] = [result.slabs, device.slabs];
     } else this.#dispatch(COPY, [result, 0], out);
     this.free(result);
+  }
+
+  runTuned(call: TunedCall): boolean {
+    this.#check();
+    const all = [...call.arrays, call.out];
+    if (all.some((buffer) => slabsOf(buffer).length > 1)) return false;
+    const { kernel } = call;
+    let compiled = this.#tuned.get(kernel.key);
+    if (!compiled) this.#tuned.set(kernel.key, (compiled = compileTuned(this.#lib, this.#device, kernel)));
+    const { pipeline, bindings, params } = compiled;
+    const slabs = all.map((buffer) => slabsOf(buffer)[0]!);
+    this.#recorder.record({
+      pipeline,
+      layout: bindings,
+      buffers: slabs.map(({ buffer }) => buffer),
+      groups: groupsOf(call),
+      length: params.byteLength,
+      fill: (view) => writeParams(params, call, view, 0),
+    });
+    for (const slab of slabs) slab.epoch = this.#recorder.epoch;
+    return true;
   }
 
   /** 16-bit results: as float32 first, then two to a word. Where the view is a part of its buffer, all of that is unpacked and packed again. */

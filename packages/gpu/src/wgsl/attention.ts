@@ -96,14 +96,14 @@ function quads(name: AttentionArray, dtype: FloatDType, wide: boolean) {
   const { element, declaration } = (wide ? fours : scalars)(name, dtype);
   const { rows, width } = ARRAYS[name];
   const load = wide
-    ? `if (column < p.${width}) { quad = ${name}_four(start + row * p.${width} + column); }`
-    : `for (var c = 0; c < 4; c++) { if (column + c < p.${width}) { quad[c] = ${name}_at(start + row * p.${width} + column + c); } }`;
+    ? `if (column < params.${width}) { quad = ${name}_four(start + row * params.${width} + column); }`
+    : `for (var c = 0; c < 4; c++) { if (column + c < params.${width}) { quad[c] = ${name}_at(start + row * params.${width} + column + c); } }`;
   return {
     element,
     declaration: `${declaration}
 fn ${name}_quad(start : i32, row : i32, column : i32) -> vec4<f32> {
   var quad = vec4<f32>();
-  if (row < p.${rows}) { ${load} }
+  if (row < params.${rows}) { ${load} }
   return quad;
 }
 fn ${name}_block(start : i32, row : i32, column : i32) -> mat4x4<f32> {
@@ -126,11 +126,11 @@ var<workgroup> partial : array<vec4<f32>, ${LANES}>;
 var<workgroup> opens : array<u32, ${LANES}>;
 var<workgroup> open : u32;
 fn is_allowed(base : i32, t : i32, s : i32) -> bool {
-  if (t >= p.T || s >= p.S) { return false; }
-  return mask[base + t * p.maskT + s * p.maskS] != 0.0;
+  if (t >= params.T || s >= params.S) { return false; }
+  return mask[base + t * params.maskT + s * params.maskS] != 0.0;
 }
 fn capped(x : vec4<f32>) -> vec4<f32> {
-  return 1.0 - 2.0 / (exp(clamp(2.0 * x / p.softcap, vec4<f32>(-40.0), vec4<f32>(40.0))) + 1.0);
+  return 1.0 - 2.0 / (exp(clamp(2.0 * x / params.softcap, vec4<f32>(-40.0), vec4<f32>(40.0))) + 1.0);
 }
 fn bits_of(bits : u32, r : u32) -> vec4<bool> { return (vec4<u32>(bits >> (r * 4u)) & vec4<u32>(1u, 2u, 4u, 8u)) != vec4<u32>(); }
 fn row_sums(value : vec4<f32>, lane : i32) -> vec4<f32> {
@@ -167,7 +167,7 @@ function product(tile: string, [x, y]: readonly [AttentionArray, AttentionArray]
     `let block = ${name}_block(${name}_start, ${from} + (lane & 31) / 4 * 4, first + (lane & 3) * 4);
         for (var c = 0; c < 4; c++) { ${to}_tile[((lane & 3) * 4 + c) * 8 + (lane & 31) / 4] = block[c]; }`;
   return `
-    for (var first = 0; first < p.${ARRAYS[x].width}; first += ${INNER}) {
+    for (var first = 0; first < params.${ARRAYS[x].width}; first += ${INNER}) {
       if (lane < 32) {
         ${load(x, "x", "row")}
       } else {
@@ -194,7 +194,7 @@ function bodyOf({ role, runs }: AttentionVariant): string {
   const stat = (r: number, c: number): string => (byQuery ? `stat${r}` : `stat${c}`);
   const loadStats = FOUR.map((i) => {
     const t = byQuery ? `row + y * 4 + ${i}` : `column + x * 4 + ${i}`;
-    return `var stat${i} = vec4<f32>(); if (${t} < p.T) { stat${i} = stats[head * p.T + ${t}]; }`;
+    return `var stat${i} = vec4<f32>(); if (${t} < params.T) { stat${i} = stats[head * params.T + ${t}]; }`;
   }).join("\n    ");
   const needsStats = !online;
   const [query, key] = byQuery ? ["row + y * 4 + r", "column + x * 4 + c"] : ["column + x * 4 + c", "row + y * 4 + r"];
@@ -213,26 +213,26 @@ function bodyOf({ role, runs }: AttentionVariant): string {
   let y = lane / 8;
   let x = lane % 8;
   let head = i32(group.z) * i32(groups.y) + i32(group.y);
-  if (head >= p.heads) { return; }
-  let key_head = head / p.H * p.K + head % p.H / p.G;
-  let q_start = p.qAt + head * p.T * p.D;
-  let k_start = p.kAt + key_head * p.kHead;
-  let v_start = p.vAt + key_head * p.vHead;
-  let g_start = p.gAt + head * p.T * p.E;
-  let mask_start = p.maskAt + head / p.H * p.maskB + head % p.H * p.maskH;
+  if (head >= params.heads) { return; }
+  let key_head = head / params.H * params.K + head % params.H / params.G;
+  let q_start = params.qAt + head * params.T * params.D;
+  let k_start = params.kAt + key_head * params.kHead;
+  let v_start = params.vAt + key_head * params.vHead;
+  let g_start = params.gAt + head * params.T * params.E;
+  let mask_start = params.maskAt + head / params.H * params.maskB + head % params.H * params.maskH;
   let row = i32(group.x) * ${TILE};
   ${accumulators.map((name) => `var ${name} = vec4<f32>();`).join(" ")}
   ${online ? `var largest = vec4<f32>(${MASKED}); var total = vec4<f32>(); var slope = vec4<f32>();` : ""}
   ${needsStats && byQuery ? loadStats : ""}
-  for (var column = 0; column < p.${byQuery ? "S" : "T"}; column += ${TILE}) {
+  for (var column = 0; column < params.${byQuery ? "S" : "T"}; column += ${TILE}) {
     ${needsStats && !byQuery ? loadStats : ""}
 ${look}
     if (!any_open(${opens}, lane)) { continue; }
     ${FOUR.map((r) => `var s${r} = vec4<f32>();`).join(" ")}${product("s", scores)}
-    ${FOUR.map((r) => `s${r} *= p.scale;`).join(" ")}
+    ${FOUR.map((r) => `s${r} *= params.scale;`).join(" ")}
     ${FOUR.map((r) => `var bend${r} = vec4<f32>(1.0);`).join(" ")}
-    if (p.softcap > 0.0) {
-      ${FOUR.map((r) => `bend${r} = capped(s${r}); s${r} = p.softcap * bend${r}; bend${r} = 1.0 - bend${r} * bend${r};`).join("\n      ")}
+    if (params.softcap > 0.0) {
+      ${FOUR.map((r) => `bend${r} = capped(s${r}); s${r} = params.softcap * bend${r}; bend${r} = 1.0 - bend${r} * bend${r};`).join("\n      ")}
     }
     ${slopes ? `${FOUR.map((r) => `var d${r} = vec4<f32>();`).join(" ")}${product("d", slopes)}` : ""}
     ${online ? onlineWeights(role) : ""}
@@ -241,7 +241,7 @@ ${look}
       role === "gq" || role === "gk"
         ? FOUR.map(
             (r) =>
-              `let w${r} = select(vec4<f32>(), ${weight(r)} * (d${r} - vec4<f32>(${FOUR.map((c) => `${stat(r, c)}.z`).join(", ")})) * bend${r} * p.scale, allowed${r});`,
+              `let w${r} = select(vec4<f32>(), ${weight(r)} * (d${r} - vec4<f32>(${FOUR.map((c) => `${stat(r, c)}.z`).join(", ")})) * bend${r} * params.scale, allowed${r});`,
           ).join("\n    ")
         : ""
     }
@@ -253,7 +253,7 @@ ${look}
   function neverOf(r: number): string {
     const flags = `vec4<f32>(${FOUR.map((c) => `${stat(r, c)}.w`).join(", ")}) != vec4<f32>()`;
     const keys = byQuery ? "vec4<i32>(column + x * 4) + vec4<i32>(0, 1, 2, 3)" : `vec4<i32>(row + y * 4 + ${r})`;
-    return `(${flags}) & (${keys} < vec4<i32>(p.S))`;
+    return `(${flags}) & (${keys} < vec4<i32>(params.S))`;
   }
 
   function weight(r: number): string {
@@ -283,7 +283,7 @@ ${look}
     ${range(runs)
       .map(
         (q) => `
-    for (var t = lane; t < ${TILE * 8}; t += ${LANES}) { z_tile[t] = ${of}_quad(${of}_start, column + t / 8, p.left + ${q * TILE} + t % 8 * 4); }
+    for (var t = lane; t < ${TILE * 8}; t += ${LANES}) { z_tile[t] = ${of}_quad(${of}_start, column + t / 8, params.left + ${q * TILE} + t % 8 * 4); }
     workgroupBarrier();
     for (var i = 0; i < ${TILE}; i++) {
       let a = w_tile[i * 8 + y];
@@ -300,23 +300,23 @@ ${look}
       return `
   if (x == 0) {
     ${FOUR.map(
-      (r) => `if (row + y * 4 + ${r} < p.T) {
+      (r) => `if (row + y * 4 + ${r} < params.T) {
       let never = largest[${r}] == ${MASKED};
-      let share = 1.0 / select(total[${r}], f32(max(p.S, 1)), never);
-      result[p.outAt + head * p.T + row + y * 4 + ${r}] = vec4<f32>(largest[${r}], share, slope[${r}] * share, f32(never));
+      let share = 1.0 / select(total[${r}], f32(max(params.S, 1)), never);
+      result[params.outAt + head * params.T + row + y * 4 + ${r}] = vec4<f32>(largest[${r}], share, slope[${r}] * share, f32(never));
     }`,
     ).join("\n    ")}
   }`;
     return `
-  let width = p.${ARRAYS[z!].width};${range(runs)
+  let width = params.${ARRAYS[z!].width};${range(runs)
     .map(
       (q) => `
   {
     var sums = array<vec4<f32>, 4>(${FOUR.map((r) => `sum${r}_${q}`).join(", ")});
-    let to = p.left + ${q * TILE} + x * 4;${role === "out" ? shares : ""}
+    let to = params.left + ${q * TILE} + x * 4;${role === "out" ? shares : ""}
     for (var r = 0; r < 4; r++) {
-      if (row + y * 4 + r < p.${rows}) {
-        let at = p.outAt + (head * p.${rows} + row + y * 4 + r) * width + to;
+      if (row + y * 4 + r < params.${rows}) {
+        let at = params.outAt + (head * params.${rows} + row + y * 4 + r) * width + to;
         for (var c = 0; c < 4; c++) { if (to + c < width) { result[at + c] = sums[r][c]; } }
       }
     }
@@ -331,8 +331,8 @@ const shares = `
     let nowhere = largest == vec4<f32>(${MASKED});
     var mean = vec4<f32>();
     if (any(nowhere)) {
-      for (var s = 0; s < p.S; s++) { mean += v_quad(v_start, s, to); }
-      mean /= f32(max(p.S, 1));
+      for (var s = 0; s < params.S; s++) { mean += v_quad(v_start, s, to); }
+      mean /= f32(max(params.S, 1));
     }
     for (var r = 0; r < 4; r++) { sums[r] = select(sums[r] / total[r], mean, nowhere[r]); }`;
 

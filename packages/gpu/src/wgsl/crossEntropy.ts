@@ -14,23 +14,23 @@ const rowGroups = ({ rows }: Readonly<Record<string, number>>): readonly [number
 /** What both passes over the logits begin with: log Σ exp of the workgroup's row. Rows with `ignore` as their target do nothing. */
 const ROW = `
   let row = i32(group.x + group.y * groups.x);
-  if (row >= p.rows) { return; }
-  let start = p.xAt + row * p.n;
+  if (row >= params.rows) { return; }
+  let start = params.xAt + row * params.n;
   var m = -3.4028234e38;
-  for (var j = lane; j < p.n; j += ${LANES}) { m = max(m, x_at(start + j)); }
+  for (var j = lane; j < params.n; j += ${LANES}) { m = max(m, x_at(start + j)); }
   let largest = largest_of(m, lane);
   var s = 0.0;
-  for (var j = lane; j < p.n; j += ${LANES}) { s += exp(x_at(start + j) - largest); }
-  let log_total = log(sum_of(s, lane));
-  let id = i32(ids[p.idsAt + row]);`;
+  for (var j = lane; j < params.n; j += ${LANES}) { s += expOf(x_at(start + j) - largest); }
+  let log_total = logOf(sum_of(s, lane));
+  let id = i32(ids[params.idsAt + row]);`;
 
 /** Counts the rows whose target is not `ignore`, in every lane. */
 const COUNTED = `
   var c = 0.0;
-  for (var i = lane; i < p.rows; i += ${LANES}) { c += f32(i32(ids[p.idsAt + i]) != p.ignore); }
+  for (var i = lane; i < params.rows; i += ${LANES}) { c += f32(i32(ids[params.idsAt + i]) != params.ignore); }
   let counted = sum_of(c, lane);`;
 
-/** x [rows, n], ids [rows] → each row's log Σ exp(x) − x[id], 0 where the id is `ignore`. */
+/** x [rows, n], ids [rows] → each row's log Σ expOf(x) − x[id], 0 where the id is `ignore`. */
 export function tokenLosses(dtype: FloatDType): TunedKernel {
   const { element, declaration } = scalars("x", dtype);
   return {
@@ -45,7 +45,7 @@ export function tokenLosses(dtype: FloatDType): TunedKernel {
     workgroup: [LANES, 1, 1],
     declarations: declaration + reductions(LANES),
     body: `${ROW}
-  if (lane == 0) { result[p.outAt + row] = select(log_total - (x_at(start + id) - largest), 0.0, id == p.ignore); }`,
+  if (lane == 0) { result[params.outAt + row] = select(log_total - (x_at(start + id) - largest), 0.0, id == params.ignore); }`,
     groups: rowGroups,
   };
 }
@@ -64,9 +64,9 @@ export const meanLoss: TunedKernel = {
   declarations: reductions(LANES),
   body: `${COUNTED}
   var s = 0.0;
-  for (var i = lane; i < p.rows; i += ${LANES}) { s += x[p.xAt + i]; }
+  for (var i = lane; i < params.rows; i += ${LANES}) { s += x[params.xAt + i]; }
   let total = sum_of(s, lane);
-  if (lane == 0) { result[p.outAt] = total / counted; }`,
+  if (lane == 0) { result[params.outAt] = total / counted; }`,
   groups: () => [1, 1, 1],
 };
 
@@ -86,10 +86,10 @@ export function crossEntropyGradient(dtype: FloatDType): TunedKernel {
     workgroup: [LANES, 1, 1],
     declarations: declaration + reductions(LANES),
     body: `${ROW}${COUNTED}
-  let share = g[p.gAt] / counted;
-  for (var j = lane; j < p.n; j += ${LANES}) {
-    let off = exp(x_at(start + j) - largest - log_total) - f32(j == id);
-    result[p.outAt + row * p.n + j] = select(off * share, 0.0, id == p.ignore);
+  let share = g[params.gAt] / counted;
+  for (var j = lane; j < params.n; j += ${LANES}) {
+    let off = expOf(x_at(start + j) - largest - log_total) - f32(j == id);
+    result[params.outAt + row * params.n + j] = select(off * share, 0.0, id == params.ignore);
   }`,
     groups: rowGroups,
   };

@@ -7,8 +7,8 @@ export type Element = "f32" | "i32" | "u32" | "vec4<f32>" | "vec2<u32>";
 export type FloatDType = Extract<DType, "float32" | "bfloat16" | "float16">;
 
 const HALVES = {
-  bfloat16: (word: string) => [`bitcast<f32>(${word} << 16u)`, `bitcast<f32>(${word} & 0xffff0000u)`] as const,
-  float16: (word: string) => [`unpack2x16float(${word}).x`, `unpack2x16float(${word}).y`] as const,
+  bfloat16: (word: string) => [`fromBfloat16(${word})`, `bitcast<f32>(${word} & 0xffff0000u)`] as const,
+  float16: (word: string) => [`fromFloat16(${word} & 0xffffu)`, `fromFloat16(${word} >> 16u)`] as const,
 };
 
 /** An array of single elements, and `NAME_at(i: i32) -> f32` that reads one. 16-bit floats lie two in a word. */

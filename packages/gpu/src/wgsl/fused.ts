@@ -1,5 +1,6 @@
 import {
   type Backend,
+  BackendError,
   type OpAttrs,
   type View,
   contiguousLayout,
@@ -11,7 +12,7 @@ import { type AttentionArray, type AttentionRole, attention as attentionKernel }
 import { crossEntropyGradient, meanLoss, tokenLosses } from "./crossEntropy.ts";
 import type { FloatDType } from "./elements.ts";
 import { type RowOp, rowKernel } from "./rows.ts";
-import type { Arguments, TunedExecutor } from "./tunedKernel.ts";
+import type { Arguments, TunedCall, TunedExecutor } from "./tunedKernel.ts";
 
 /** Columns of attention's result that a lane's registers hold: 8 runs of 32. A wider head takes several calls. */
 const WIDEST = 256;
@@ -32,13 +33,19 @@ export function tunedFused(executor: TunedExecutor): NonNullable<Backend["fused"
       if (size === 0) return;
       const views = order.map((i) => inputs[i]!);
       const starts = names.map((name, i) => [`${name}At`, views[i]!.layout.offset] as const);
-      executor.runTuned({
+      run({
         kernel: rowKernel(op, views.map(dtypeOf), n > LONG),
         arrays: views.map(({ buffer }) => buffer),
         out: out.buffer,
         sizes: { n, rows: size / n, outAt: out.layout.offset, eps: attrs?.eps ?? 0, ...Object.fromEntries(starts) },
       });
     };
+
+  const run = (call: TunedCall): void => {
+    if (executor.runTuned(call)) return;
+    const op = call.kernel.key.split(":")[0];
+    throw new BackendError(`gpu: every array of ${op} must fit one binding of the device; use shorter batches`);
+  };
 
   return {
     softmax: alongRows("softmax", ["x"]),
@@ -119,7 +126,7 @@ export function tunedFused(executor: TunedExecutor): NonNullable<Backend["fused"
         stats: given.stats,
       };
       const arrays = kernel.arrays.map(({ name }) => buffers[name]!);
-      executor.runTuned({ kernel, arrays, out: out.buffer, sizes: { ...sizes, left } });
+      run({ kernel, arrays, out: out.buffer, sizes: { ...sizes, left } });
     }
   }
 
@@ -151,9 +158,8 @@ export function tunedFused(executor: TunedExecutor): NonNullable<Backend["fused"
     const [rows, n] = x!.layout.shape as [number, number];
     const losses = executor.allocate("float32", Math.max(1, rows));
     const sizes = { n, rows, xAt: x!.layout.offset, idsAt: ids!.layout.offset, gAt: 0, outAt: 0, ignore: ignoreIndex };
-    if (rows > 0)
-      executor.runTuned({ kernel: tokenLosses(dtypeOf(x!)), arrays: [x!.buffer, ids!.buffer], out: losses, sizes });
-    executor.runTuned({
+    if (rows > 0) run({ kernel: tokenLosses(dtypeOf(x!)), arrays: [x!.buffer, ids!.buffer], out: losses, sizes });
+    run({
       kernel: meanLoss,
       arrays: [losses, ids!.buffer],
       out: out.buffer,
@@ -169,7 +175,7 @@ export function tunedFused(executor: TunedExecutor): NonNullable<Backend["fused"
   ): void {
     const [rows, n] = x!.layout.shape as [number, number];
     if (rows * n === 0) return;
-    executor.runTuned({
+    run({
       kernel: crossEntropyGradient(dtypeOf(x!)),
       arrays: [x!.buffer, ids!.buffer, g!.buffer],
       out: out.buffer,

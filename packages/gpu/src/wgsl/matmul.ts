@@ -73,19 +73,19 @@ function operand(x: string, { dtype, vector }: Operand, outer: string) {
   const blocks = {
     outer: `
   for (var c = 0; c < 4; c++) {
-    if (outer < p.${outer} && inner + c < p.k) { block[c] = ${x}_four(start + (inner + c) * p.${x}Inner + outer); }
+    if (outer < params.${outer} && inner + c < params.k) { block[c] = ${x}_four(start + (inner + c) * params.${x}Inner + outer); }
   }
   return block;`,
     inner: `
   for (var r = 0; r < 4; r++) {
-    if (outer + r < p.${outer} && inner < p.k) { block[r] = ${x}_four(start + (outer + r) * p.${x}Outer + inner); }
+    if (outer + r < params.${outer} && inner < params.k) { block[r] = ${x}_four(start + (outer + r) * params.${x}Outer + inner); }
   }
   return transpose(block);`,
     none: `
   for (var c = 0; c < 4; c++) {
     for (var r = 0; r < 4; r++) {
-      if (outer + r < p.${outer} && inner + c < p.k) {
-        block[c][r] = ${x}_at(start + (outer + r) * p.${x}Outer + (inner + c) * p.${x}Inner);
+      if (outer + r < params.${outer} && inner + c < params.k) {
+        block[c][r] = ${x}_at(start + (outer + r) * params.${x}Outer + (inner + c) * params.${x}Inner);
       }
     }
   }
@@ -117,18 +117,18 @@ function bodyOf(a: Operand, b: Operand, stores: boolean, { threads, register }: 
   const accumulator = (r: number, q: number): string => `s${r}_${q}`;
   return `
   let batch = i32(group.z);
-  let i0 = batch / (p.d1 * p.d2);
-  let i1 = batch / p.d2 % p.d1;
-  let i2 = batch % p.d2;
-  let a_start = p.aAt + i0 * p.a0 + i1 * p.a1 + i2 * p.a2;
-  let b_start = p.bAt + i0 * p.b0 + i1 * p.b1 + i2 * p.b2;
-  let c_start = p.cAt + i0 * p.c0 + i1 * p.c1 + i2 * p.c2;
+  let i0 = batch / (params.d1 * params.d2);
+  let i1 = batch / params.d2 % params.d1;
+  let i2 = batch % params.d2;
+  let a_start = params.aAt + i0 * params.a0 + i1 * params.a1 + i2 * params.a2;
+  let b_start = params.bAt + i0 * params.b0 + i1 * params.b1 + i2 * params.b2;
+  let c_start = params.cAt + i0 * params.c0 + i1 * params.c1 + i2 * params.c2;
   let row = i32(group.y) * ${size};
   let column = i32(group.x) * ${size};
   let y = lane / ${threads};
   let x = lane % ${threads};
   ${rows.flatMap((r) => quarters.map((q) => `var ${accumulator(r, q)} = vec4<f32>();`)).join(" ")}
-  for (var first = 0; first < p.k; first += ${INNER}) {${load("a", a, "row")}${load("b", b, "column")}
+  for (var first = 0; first < params.k; first += ${INNER}) {${load("a", a, "row")}${load("b", b, "column")}
     workgroupBarrier();
     for (var i = 0; i < ${INNER}; i++) {
       ${quarters.map((q) => `let a${q} = a_tile[i * ${fourths} + ${q * threads} + y];`).join(" ")}
@@ -143,8 +143,8 @@ function bodyOf(a: Operand, b: Operand, stores: boolean, { threads, register }: 
     const at = `row + ${(r >> 2) * threads * 4 + (r & 3)} + y * 4`;
     const to = `column + ${q * threads * 4} + x * 4`;
     if (stores)
-      return `if (${at} < p.m && ${to} < p.n) { result[(c_start + (${at}) * p.cRow + ${to}) >> 2u] = ${accumulator(r, q)}; }`;
-    return `if (${at} < p.m) { for (var j = 0; j < 4; j++) { if (${to} + j < p.n) { result[c_start + (${at}) * p.cRow + (${to} + j) * p.cColumn] = ${accumulator(r, q)}[j]; } } }`;
+      return `if (${at} < params.m && ${to} < params.n) { result[(c_start + (${at}) * params.cRow + ${to}) >> 2u] = ${accumulator(r, q)}; }`;
+    return `if (${at} < params.m) { for (var j = 0; j < 4; j++) { if (${to} + j < params.n) { result[c_start + (${at}) * params.cRow + (${to} + j) * params.cColumn] = ${accumulator(r, q)}[j]; } } }`;
   }
 }
 

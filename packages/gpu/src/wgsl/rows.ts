@@ -22,21 +22,21 @@ const LARGEST = (each: (statement: string) => string): string => `
 
 const SUM_OF_EXPS = (each: (statement: string) => string): string => `${LARGEST(each)}
   var s = 0.0;
-  ${each("s += exp(x(j) - largest);")}
+  ${each("s += expOf(x(j) - largest);")}
   let total = sum_of(s, lane);`;
 
 const CENTRED = (each: (statement: string) => string): string => `
   var s = 0.0;
   ${each("s += x(j);")}
-  let mean = sum_of(s, lane) / f32(p.n);
+  let mean = sum_of(s, lane) / f32(params.n);
   var squares = 0.0;
   ${each("let c = x(j) - mean; squares += c * c;")}
-  let scale = inverseSqrt(sum_of(squares, lane) / f32(p.n) + p.eps);`;
+  let scale = inverseSqrt(sum_of(squares, lane) / f32(params.n) + params.eps);`;
 
 const SCALED = (each: (statement: string) => string): string => `
   var squares = 0.0;
   ${each("let c = x(j); squares += c * c;")}
-  let scale = inverseSqrt(sum_of(squares, lane) / f32(p.n) + p.eps);`;
+  let scale = inverseSqrt(sum_of(squares, lane) / f32(params.n) + params.eps);`;
 
 /** Each is the composite of its name in tensor's ops/, in as many passes over the row as it has sums. */
 const ROWS = {
@@ -44,13 +44,13 @@ const ROWS = {
     rows: ["x"],
     vectors: [],
     body: (each) => `${SUM_OF_EXPS(each)}
-  ${each("put(j, exp(x(j) - largest) / total);")}`,
+  ${each("put(j, expOf(x(j) - largest) / total);")}`,
   },
   logSoftmax: {
     rows: ["x"],
     vectors: [],
     body: (each) => `${SUM_OF_EXPS(each)}
-  let logarithm = log(total);
+  let logarithm = logOf(total);
   ${each("put(j, x(j) - largest - logarithm);")}`,
   },
   softmaxGrad: {
@@ -69,7 +69,7 @@ const ROWS = {
   var s = 0.0;
   ${each("s += g(j);")}
   let total = sum_of(s, lane);
-  ${each("put(j, g(j) - exp(y(j)) * total);")}`,
+  ${each("put(j, g(j) - expOf(y(j)) * total);")}`,
   },
   layerNorm: {
     rows: ["x"],
@@ -90,8 +90,8 @@ const ROWS = {
   var straight = 0.0;
   var along = 0.0;
   ${each("let gw = g(j) * w(j); straight += gw; along += gw * (x(j) - mean) * scale;")}
-  let first = sum_of(straight, lane) / f32(p.n);
-  let second = sum_of(along, lane) / f32(p.n);
+  let first = sum_of(straight, lane) / f32(params.n);
+  let second = sum_of(along, lane) / f32(params.n);
   ${each("put(j, (g(j) * w(j) - first - (x(j) - mean) * scale * second) * scale);")}`,
   },
   rmsNormGrad: {
@@ -100,7 +100,7 @@ const ROWS = {
     body: (each) => `${SCALED(each)}
   var along = 0.0;
   ${each("along += g(j) * w(j) * x(j) * scale;")}
-  let second = sum_of(along, lane) / f32(p.n);
+  let second = sum_of(along, lane) / f32(params.n);
   ${each("put(j, (g(j) * w(j) - x(j) * scale * second) * scale);")}`,
   },
 } satisfies Record<string, RowKernel>;
@@ -111,8 +111,8 @@ export function rowKernel(op: RowOp, dtypes: readonly FloatDType[], long: boolea
   const inputs = [...rows, ...vectors];
   const lanes = long ? 256 : 64;
   const loads = inputs.map((name, i) => ({ name: `${name}s`, ...scalars(`${name}s`, dtypes[i]!) }));
-  const each = (statement: string): string => `for (var j = lane; j < p.n; j += ${lanes}) { ${statement} }`;
-  const start = (name: string): string => (rows.includes(name) ? `row_start + ` : "") + `p.${name}At`;
+  const each = (statement: string): string => `for (var j = lane; j < params.n; j += ${lanes}) { ${statement} }`;
+  const start = (name: string): string => (rows.includes(name) ? `row_start + ` : "") + `params.${name}At`;
   return {
     key: [op, ...dtypes, lanes].join(":"),
     arrays: loads.map(({ name, element }) => ({ name, element })),
@@ -125,12 +125,12 @@ export function rowKernel(op: RowOp, dtypes: readonly FloatDType[], long: boolea
       reductions(lanes),
       "var<private> row_start : i32;",
       ...inputs.map((x) => `fn ${x}(j : i32) -> f32 { return ${x}s_at(${start(x)} + j); }`),
-      "fn put(j : i32, value : f32) { result[p.outAt + row_start + j] = value; }",
+      "fn put(j : i32, value : f32) { result[params.outAt + row_start + j] = value; }",
     ].join("\n"),
     body: `
   let row = i32(group.x + group.y * groups.x);
-  if (row >= p.rows) { return; }
-  row_start = row * p.n;
+  if (row >= params.rows) { return; }
+  row_start = row * params.n;
   ${body(each)}`,
     groups: ({ rows: count }) => {
       const deep = Math.ceil(count! / LARGEST_AXIS);

@@ -50,7 +50,7 @@ export class TestDevice implements TunedExecutor {
     return { buffer: this.upload(buffer.dtype, data), layout };
   }
 
-  runTuned(call: TunedCall): void {
+  runTuned(call: TunedCall): boolean {
     const { kernel } = call;
     let compiled = this.#compiled.get(kernel.key);
     if (!compiled) this.#compiled.set(kernel.key, (compiled = compileTuned(this.#lib, this.#device, kernel)));
@@ -73,6 +73,7 @@ export class TestDevice implements TunedExecutor {
     pass.dispatchWorkgroups(...groupsOf(call));
     pass.end();
     this.#device.queue.submit([encoder.finish()]);
+    return true;
   }
 
   /** Throws what the device reported since the last read. */

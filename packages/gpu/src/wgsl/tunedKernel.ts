@@ -1,5 +1,6 @@
 import type { Buffer, DType } from "@neolog/tensor";
 import type { ArgumentType } from "../facade.ts";
+import { PRELUDE } from "../webgpu/prelude.ts";
 import type { Element } from "./elements.ts";
 
 /** Sizes, strides and factors of one call, by name. */
@@ -35,14 +36,15 @@ export function moduleOf({ arrays, result, integers, floats, workgroup, declarat
     `@group(0) @binding(${i}) var<storage, ${access}> ${name} : array<${element}>;`;
   return [
     "struct Params {",
-    "  output : vec4<u32>,",
+    "  outputX : u32, outputY : u32, outputZ : u32, dispatchWidth : u32,",
     ...arrays.map(({ name }) => `  ${name}_dims : vec4<u32>,`),
     ...integers.map((name) => `  ${name} : i32,`),
     ...floats.map((name) => `  ${name} : f32,`),
     "}",
-    "@group(0) @binding(0) var<uniform> p : Params;",
+    "@group(0) @binding(0) var<uniform> params : Params;",
     ...arrays.map(({ name, element }, i) => binding(i + 1, "read", name, element)),
     binding(arrays.length + 1, "read_write", "result", result),
+    PRELUDE,
     declarations,
     `@compute @workgroup_size(${workgroup.join(", ")})`,
     "fn main(@builtin(workgroup_id) group : vec3<u32>, @builtin(num_workgroups) groups : vec3<u32>, @builtin(local_invocation_index) index : u32) {",
@@ -74,7 +76,8 @@ export interface TunedCall {
 
 /** What runs tuned kernels, and lends memory for what one leaves for the next. */
 export interface TunedExecutor {
-  runTuned(call: TunedCall): void;
+  /** False, and nothing done, where an array lies in several buffers: such kernels read and write one. */
+  runTuned(call: TunedCall): boolean;
   allocate(dtype: DType, length: number): Buffer;
   free(buffer: Buffer): void;
 }
