@@ -38,11 +38,14 @@ describe("--backend", () => {
     expect(defaultBackend().name).toBe("wasm");
   });
 
-  test.each(["wasm", "cpu", "reference"])("%s writes the same text, and the result names it", async (backend) => {
-    const { ids, backend: ran } = await run({ backend });
-    expect(ran.name).toBe(backend);
-    expect(ids).toEqual((await run({ backend: "reference" })).ids);
-  });
+  test.each(["wasm", "cpu", "reference", "gpu:webasm"])(
+    "%s writes the same text, and the result names it",
+    async (backend) => {
+      const { ids, backend: ran } = await run({ backend });
+      expect(ran.name).toBe(backend.split(":")[0]);
+      expect(ids).toEqual((await run({ backend: "reference" })).ids);
+    },
+  );
 
   test.each([
     ["eval", (model: string) => ({ model, data: join(folder.path, "rows.jsonl") })],

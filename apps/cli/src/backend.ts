@@ -19,9 +19,23 @@ async function fastest(): Promise<Backend> {
 }
 
 async function open(name: string): Promise<Backend> {
-  const backend = opened.get(name) ?? (await openBackend(name, { v8Flags: true }));
+  const backend = opened.get(name) ?? (await (isGpu(name) ? openGpu(name) : openBackend(name, { v8Flags: true })));
   opened.set(name, backend);
   return backend;
+}
+
+const isGpu = (name: string): boolean => name === "gpu" || name.startsWith("gpu:");
+
+/** `gpu`, or `gpu:webasm` for one mode of it. Its package is loaded when it is asked for; the command runs without. */
+async function openGpu(name: string): Promise<Backend> {
+  try {
+    await import("@neolog/gpu");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ERR_MODULE_NOT_FOUND") throw error;
+    throw new BackendError("--backend gpu: the package @neolog/gpu must be here, found none; npm install @neolog/gpu");
+  }
+  const [, mode] = name.split(":");
+  return openBackend("gpu", mode === undefined ? {} : { mode });
 }
 
 /** What the results of a command say of the backend that they come from. */
@@ -29,6 +43,7 @@ export const backendInfo = (): Backend["info"] => defaultBackend().info;
 
 /** The same for people: `wasm, 2 threads`. */
 export function backendLine(): string {
-  const { name, threads } = backendInfo();
+  const { name, threads, mode, adapter } = backendInfo();
+  if (mode !== undefined) return `${name}, ${mode} on ${adapter}`;
   return typeof threads === "number" ? `${name}, ${count(threads, "thread")}` : String(name);
 }

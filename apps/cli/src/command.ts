@@ -29,7 +29,7 @@ export const NO_CACHE = [
 ] as const;
 export const BACKEND = [
   "--backend <name>",
-  "wasm, cpu, or reference (slow, float64); by default wasm where it runs, else cpu",
+  "wasm, cpu, gpu (needs @neolog/gpu), or reference (slow, float64); by default wasm where it runs, else cpu",
 ] as const;
 
 const number =

@@ -81,7 +81,8 @@ function wantedDType(stored: Pick<StoredTensor, "dtype">, name: string, dtype: D
   throw new CheckpointError("DTYPE", `"${name}": must hold integers to be int32, got ${stored.dtype}`, { name });
 }
 
-function valuesOf(stored: StoredTensor, name: string, dtype: DType): TypedArray {
+/** The stored values on the host, converted to `dtype`. Throws CheckpointError DTYPE for dtypes that no backend holds. */
+export function valuesOf(stored: StoredTensor, name: string, dtype: DType): TypedArray {
   const own = dtypeOf(stored, name);
   const data = toTypedArray(stored, name);
   return toHostArray(dtype === own || !isStorageDType(own) ? data : widen(data, own), dtype);

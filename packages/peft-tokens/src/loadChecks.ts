@@ -1,4 +1,4 @@
-import { CheckpointError, type StoredTensor, dtypeOf, toTensor } from "@neolog/checkpoint";
+import { CheckpointError, type StoredTensor, dtypeOf, valuesOf } from "@neolog/checkpoint";
 import { nearest } from "@neolog/nn";
 import { PREFIX } from "./keys.ts";
 import type { AdapterFile } from "./readFolder.ts";
@@ -22,9 +22,7 @@ export function checkFloats(file: string, key: string, stored: StoredTensor): vo
 /** Throws CheckpointError DTYPE or CORRUPT. */
 export function checkFinite(file: string, key: string, stored: StoredTensor): void {
   checkFloats(file, key, stored);
-  const t = toTensor(stored, { name: key, dtype: "float32" });
-  const at = t.dataSync().findIndex((value) => !Number.isFinite(value));
-  t.dispose();
+  const at = valuesOf(stored, key, "float32").findIndex((value) => !Number.isFinite(value));
   if (at < 0) return;
   throw new CheckpointError("CORRUPT", `${file}: ${key} must be finite, found NaN or infinity at element ${at}`, {
     key,
