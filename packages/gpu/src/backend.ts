@@ -27,6 +27,18 @@ const LARGEST_INTEGER = 2 ** 24;
 
 const hasTuned = (executor: Executor): executor is Executor & TunedExecutor => executor.runTuned !== undefined;
 
+/** The executor for kernels that no plain one stands in for: their arrays must lie in one buffer each. */
+const inOnePiece = (executor: Executor & TunedExecutor): TunedExecutor => ({
+  allocate: (dtype, length) => executor.allocate(dtype, length),
+  free: (buffer) => executor.free(buffer),
+  runTuned: (call) => {
+    if (executor.runTuned(call)) return true;
+    throw new BackendError(
+      `gpu: ${call.kernel.key.split(" ")[0]} must have arrays of at most ${executor.info["maxBindingBytes"]} bytes, got a longer one; use smaller batches`,
+    );
+  },
+});
+
 /** Kernels built through gpu.js. Ops return at once; only `read` waits. */
 export class GpuBackend implements Backend {
   readonly name = "gpu";
@@ -43,7 +55,7 @@ export class GpuBackend implements Backend {
 
   constructor(executor: Executor) {
     this.#executor = executor;
-    this.fused = hasTuned(executor) ? tunedFused(executor) : {};
+    this.fused = hasTuned(executor) ? tunedFused(inOnePiece(executor)) : {};
     this.info = { name: "gpu", mode: executor.mode, ...executor.info };
   }
 
@@ -52,6 +64,14 @@ export class GpuBackend implements Backend {
   }
   get bytes(): Backend["bytes"] {
     return { live: this.#bytes, peak: this.#peak };
+  }
+  /** Bytes on the device, those that wait for reuse included. */
+  get deviceBytes(): { readonly total: number; readonly waiting: number } {
+    return this.#executor.deviceBytes;
+  }
+  /** Gives the device back; every later call throws DeviceLostError. */
+  destroy(): void {
+    this.#executor.destroy();
   }
   allocate(dtype: DType, length: number): Buffer {
     const buffer = this.#executor.allocate(dtype, length);

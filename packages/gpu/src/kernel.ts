@@ -54,8 +54,12 @@ export interface Executor {
   read(buffer: Buffer, at: number, length: number): Promise<TypedArray>;
   free(buffer: Buffer): void;
   run(launch: Launch): void;
-  /** Runs a kernel of wgsl/; absent in modes that have none. */
+  /** Runs a kernel of wgsl/, or gives false for arrays that lie in several buffers; absent in modes that have none. */
   runTuned?(call: TunedCall): boolean;
+  /** Bytes on the device: in use or not, and those that wait for reuse. */
+  readonly deviceBytes: { readonly total: number; readonly waiting: number };
+  /** Gives the device back. */
+  destroy(): void;
 }
 
 /** The gpu.js function of a kernel. */

@@ -30,6 +30,7 @@ export class WebAsmExecutor implements Executor {
   readonly #gpu: Gpu;
   readonly #lib: GpuJs;
   readonly #kernels = new Map<string, GpuKernel>();
+  readonly deviceBytes = { total: 0, waiting: 0 };
 
   constructor(lib: GpuJs, why: Executor["info"]) {
     this.#lib = lib;
@@ -53,6 +54,10 @@ export class WebAsmExecutor implements Executor {
     if (buffer.dtype === "int32") return Int32Array.from(data);
     const bits = BITS[buffer.dtype];
     return bits ? Uint16Array.from(data, bits) : data;
+  }
+  destroy(): void {
+    void this.#gpu.destroy();
+    this.#kernels.clear();
   }
   free(): void {
     // the garbage collector's

@@ -51,6 +51,12 @@ export class WebGl2Executor implements Executor {
     };
   }
 
+  get deviceBytes(): Executor["deviceBytes"] {
+    return { total: this.#textures.bytes, waiting: this.#textures.idleBytes };
+  }
+  destroy(): void {
+    this.#gl.getExtension("WEBGL_lose_context")?.loseContext();
+  }
   bytesOf(_: DType, length: number): number {
     return bytesFor(length);
   }

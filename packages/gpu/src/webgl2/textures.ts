@@ -35,12 +35,17 @@ export class Textures {
   readonly #largest: number;
   readonly #idle = new Map<string, Texture[]>();
   #idleBytes = 0;
+  #bytes = 0;
 
   constructor(gl: WebGL2RenderingContext, largest: number) {
     this.#gl = gl;
     this.#largest = largest;
   }
 
+  /** Bytes of all textures. */
+  get bytes(): number {
+    return this.#bytes;
+  }
   /** Bytes that no buffer uses. */
   get idleBytes(): number {
     return this.#idleBytes;
@@ -83,10 +88,12 @@ export class Textures {
     const framebuffer = gl.createFramebuffer();
     gl.bindFramebuffer(gl.FRAMEBUFFER, framebuffer);
     gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, texture, 0);
+    this.#bytes += 16 * width * height;
     return { texture, framebuffer, width, height };
   }
   #delete(texture: Texture): void {
     this.#idleBytes -= bytesOf(texture);
+    this.#bytes -= bytesOf(texture);
     this.#gl.deleteFramebuffer(texture.framebuffer);
     this.#gl.deleteTexture(texture.texture);
   }

@@ -82,6 +82,10 @@ export class WebGpuExecutor implements Executor {
   get deviceBytes(): Pool["bytes"] {
     return this.#pool.bytes;
   }
+  destroy(): void {
+    this.#failure ??= new DeviceLostError("destroyed by its owner");
+    this.#device.destroy();
+  }
   bytesOf(dtype: DType, length: number): number {
     return length * BYTES_PER_ELEMENT[dtype];
   }

@@ -1,0 +1,119 @@
+import {
+  add,
+  cast,
+  contiguous,
+  matmulT,
+  mul,
+  rand,
+  scatterRows,
+  slice,
+  sum,
+  takeRows,
+  tensor,
+  transpose,
+} from "@neolog/tensor";
+import { Scope, openBackend } from "@neolog/tensor";
+import { describe, expect, test } from "vitest";
+import type { GpuBackend } from "../backend.ts";
+import { DeviceLostError } from "../errors.ts";
+import { openGpu } from "../open.ts";
+import { whyNoWebGpu } from "./testing.ts";
+
+const why = await whyNoWebGpu();
+const open = (options = {}): Promise<GpuBackend> => openGpu({ mode: "webgpu", allowSoftware: true, ...options });
+
+describe.skipIf(why)(`webgpu${why ? `: ${why}` : ""}`, () => {
+  test("refuses a software adapter that nobody asked for, and says how to ask", async (context) => {
+    const { info } = await open();
+    context.skip(info["software"] !== true, "the adapter is real");
+    await expect(openGpu()).rejects.toMatchObject({
+      code: "no-gpu",
+      refused: { webgpu: expect.stringMatching(/computes in software; pass allowSoftware: true/) },
+    });
+  });
+
+  test("says what it runs on", async () => {
+    const { info } = await open();
+    expect(info).toMatchObject({ name: "gpu", mode: "webgpu", arithmetic: "float32" });
+    expect(info["adapter"]).not.toBe("");
+    expect(info["maxBindingBytes"]).toBeGreaterThanOrEqual(2 ** 27);
+  });
+
+  test("arrays beyond the binding limit lie in several buffers, whole and half, read and written", async () => {
+    using _scope = new Scope();
+    const [small, cpu] = [await open({ maxBindingBytes: 4096 }), await openBackend("cpu")];
+    const ids = Int32Array.of(0, 299, 150, -1, 128);
+    for (const dtype of ["float32", "bfloat16"] as const) {
+      const [table, same] = [small, cpu].map((backend) => cast(rand([300, 8], 3, "float32", backend), dtype));
+      expect(await table!.data()).toEqual(await same!.data());
+      expect(await takeRows(table!, ids).data()).toEqual(await takeRows(same!, ids).data());
+      const [x, y] = [small, cpu].map((backend) => rand([2, 8], 5, "float32", backend));
+      const [product, expected] = [await matmulT(x!, table!).data(), await matmulT(y!, same!).data()];
+      expected.forEach((value, i) => expect(product[i]).toBeCloseTo(value, 5));
+      const part = (t: typeof table) => contiguous(slice(transpose(t!), 1, 100, 290, 3)).data();
+      expect(await part(table)).toEqual(await part(same));
+    }
+    const [grown, expected] = [small, cpu].map((backend) => scatterRows(rand([5, 8], 7, "float32", backend), ids, 300));
+    expect(await grown!.data()).toEqual(await expected!.data());
+  });
+
+  test("more buffers than a kernel may bind are refused by name", async () => {
+    using _scope = new Scope();
+    const small = await open({ maxBindingBytes: 1024 });
+    const x = tensor(new Float32Array(200_000), [200_000], "float32", small);
+    expect(() => add(x, 0)).toThrow(/^gpu: pointwise must bind at most \d+ buffers of 1024 bytes, got \d+/);
+  });
+
+  test("writes of what a recorded op has yet to read wait for it", async () => {
+    const gpu = await open();
+    const x = tensor([1, 2, 3, 4], [4], "float32", gpu);
+    const y = add(x, 1);
+    gpu.write(x.view("test").buffer, Float32Array.of(9, 9, 9, 9));
+    expect(await y.data()).toEqual(Float32Array.of(2, 3, 4, 5));
+    expect(await x.data()).toEqual(Float32Array.of(9, 9, 9, 9));
+  });
+
+  test("a freed buffer's memory serves the next op before the first is submitted", async () => {
+    const gpu = await open();
+    const x = tensor([1, 2], [2], "float32", gpu);
+    const [first, second] = [add(x, 1), add(x, 2)];
+    first.dispose();
+    const third = tensor([7, 7], [2], "float32", gpu);
+    expect(await second.data()).toEqual(Float32Array.of(3, 4));
+    expect(await third.data()).toEqual(Float32Array.of(7, 7));
+  });
+
+  test("200 steps leave the device's bytes as they are", async () => {
+    const gpu = await open();
+    const x = rand([64, 64], 1, "float32", gpu);
+    const step = (): void => {
+      using _step = new Scope();
+      sum(mul(matmulT(x, x), 2));
+    };
+    step();
+    await x.data();
+    const { deviceBytes } = gpu;
+    for (let i = 0; i < 200; i++) step();
+    await x.data();
+    expect(gpu.deviceBytes).toEqual(deviceBytes);
+    expect(gpu.live).toBe(1);
+  });
+
+  test("a lost device is a typed error in every call, hangs none, and leaves the host's copy", async () => {
+    const gpu = await open();
+    const host = Float32Array.of(1, 2, 3);
+    const x = tensor(host, [3], "float32", gpu);
+    const pending = add(x, 1).data();
+    gpu.destroy();
+    await expect(Promise.race([pending, late()]))
+      .resolves.toBeDefined()
+      .catch(() => undefined);
+    await expect(Promise.race([x.data(), late()])).rejects.toThrow(DeviceLostError);
+    expect(() => add(x, 1)).toThrow(/^gpu: the device must be there, got a lost one/);
+    x.dispose();
+    const again = tensor(host, [3], "float32", await open());
+    expect(await add(again, 1).data()).toEqual(Float32Array.of(2, 3, 4));
+  });
+});
+
+const late = (): Promise<never> => new Promise((_, reject) => setTimeout(() => reject(new Error("it hangs")), 5000));
