@@ -16,14 +16,16 @@ import {
   randn,
   relu,
   reshape,
+  slice,
   softmax,
   square,
   sub,
   sum,
   tanh,
   tensor,
+  zeros,
 } from "@neolog/tensor";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { GradientError, backward, noGrad } from "./backward.ts";
 import { checkpoint } from "./checkpoint.ts";
 import { AdamW } from "./optim/adamw.ts";
@@ -270,4 +272,84 @@ test("fused rules leave nothing behind either", async () => {
   backward(sum(square(softmax(x))));
   scope[Symbol.dispose]();
   expect(backend.live).toBe(1);
+});
+
+describe("gradients of slices", () => {
+  const cut = (x: Tensor, ranges: readonly (readonly [number, number, number?])[]): Tensor =>
+    ranges
+      .map(([start, end, step], i) => sum(mul(slice(x, 1, start, end, step ?? 1), i + 1)))
+      .reduce((y, z) => add(y, z));
+
+  test.each([
+    [
+      "that lie side by side",
+      [
+        [0, 2],
+        [2, 3],
+        [3, 6],
+      ],
+      [1, 1, 2, 3, 3, 3],
+    ],
+    [
+      "that leave a gap",
+      [
+        [0, 1],
+        [4, 6],
+      ],
+      [1, 0, 0, 0, 2, 2],
+    ],
+    [
+      "that overlap",
+      [
+        [0, 3],
+        [2, 6],
+        [1, 2],
+      ],
+      [1, 4, 3, 2, 2, 2],
+    ],
+    [
+      "that interleave",
+      [
+        [0, 5, 2],
+        [1, 6, 2],
+      ],
+      [1, 2, 1, 2, 1, 2],
+    ],
+  ] as const)("%s are sums of them all", (_, ranges, expected) => {
+    const x = parameter(zeros([2, 6]));
+    backward(cut(x, ranges));
+    expect([...x.grad!.dataSync()]).toEqual([...expected, ...expected]);
+  });
+
+  test("add to what comes by another way, before and after", () => {
+    const x = parameter(zeros([1, 6]));
+    const h = mul(x, 1);
+    backward(
+      add(
+        add(
+          sum(h),
+          cut(h, [
+            [0, 2],
+            [2, 6],
+          ]),
+        ),
+        sum(mul(h, 10)),
+      ),
+    );
+    expect([...x.grad!.dataSync()]).toEqual([12, 12, 13, 13, 13, 13]);
+  });
+
+  test("take one buffer of the whole", () => {
+    const x = parameter(zeros([64, 60]));
+    const y = cut(x, [
+      [0, 20],
+      [20, 40],
+      [40, 60],
+    ]);
+    const allocate = vi.spyOn(x.backend, "allocate");
+    backward(y);
+    const whole = allocate.mock.calls.filter(([, length]) => length === x.size);
+    allocate.mockRestore();
+    expect(whole).toHaveLength(1);
+  });
 });

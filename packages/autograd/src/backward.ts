@@ -13,6 +13,7 @@ import {
 import { VJP } from "./vjp/index.ts";
 import { sumTo } from "./vjp/movement.ts";
 import type { Vjp } from "./vjp/rule.ts";
+import { SliceGradients } from "./sliceGradients.ts";
 
 /** A gradient was asked for that cannot be had, or is not what differences say. */
 export class GradientError extends Error {
@@ -60,11 +61,16 @@ export function gradientsAt(ends: readonly Tensor[], y: Tensor, g: Tensor): Map<
   const stop = new Set(ends);
   const found = new Map<Tensor, Tensor>();
   const grads = new Map<Tensor, Tensor>([[y, detach(g)]]);
+  const written = new SliceGradients();
   for (const node of topological(y, stop)) {
     const incoming = grads.get(node);
     grads.delete(node);
     if (!incoming) continue;
-    if (node.source && !stop.has(node)) propagate(node, incoming, grads);
+    if (node.source && !stop.has(node)) {
+      if (!written.fill(node, incoming, grads)) propagate(node, incoming, grads);
+      node.source = null;
+      used.add(node);
+    }
     if (node.requiresGrad || stop.has(node)) found.set(node, incoming);
     else incoming.dispose();
   }
@@ -109,6 +115,4 @@ function propagate(y: Tensor, g: Tensor, grads: Map<Tensor, Tensor>): void {
     grads.set(x, scope.keep(known ? add(known, summed) : detach(summed))); // a rule may answer several inputs with one tensor
     known?.dispose();
   });
-  y.source = null;
-  used.add(y);
 }

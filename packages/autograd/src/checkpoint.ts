@@ -1,5 +1,6 @@
 import { Scope, type Tensor, detach, retracked } from "@neolog/tensor";
 import { gradientsAt } from "./backward.ts";
+import { graphBelow, savedBytes, trim } from "./lean.ts";
 import type { Saved } from "./vjp/rule.ts";
 
 /**
@@ -7,13 +8,25 @@ import type { Saved } from "./vjp/rule.ts";
  * the tensors it captures; gradients reach both. Chen et al. 2016, https://arxiv.org/abs/1604.06174
  */
 export function checkpoint(fn: (...inputs: Tensor[]) => Tensor, ...inputs: Tensor[]): Tensor {
+  return checkpointUnless(() => false, fn, ...inputs);
+}
+
+/** The same where `fits` refuses the bytes that the gradient would read otherwise; those are kept, as `lean` keeps them, where it agrees. */
+export function checkpointUnless(
+  fits: (bytes: number) => boolean,
+  fn: (...inputs: Tensor[]) => Tensor,
+  ...inputs: Tensor[]
+): Tensor {
   using scope = new Scope();
-  const y = fn(...inputs.map(leafLike));
+  const y = fn(...inputs);
   if (!y.tracked) return scope.keep(y);
-  const below = trackedBelow(y);
+  const graph = graphBelow(y, scope);
+  if (fits(savedBytes(graph, scope))) {
+    trim(graph, y, scope);
+    return scope.keep(y);
+  }
+  const captured = [...graph.ends].filter((t) => !inputs.includes(t));
   const out = scope.keep(detach(y));
-  scope[Symbol.dispose]();
-  const captured = below.filter((t) => !t.disposed); // what `fn` made is gone
   out.source = { op: "checkpoint", inputs: [...inputs, ...captured], attrs: { replay: fn, captured: captured.length } };
   return out;
 }
@@ -23,13 +36,6 @@ function leafLike(x: Tensor): Tensor {
   const leaf = detach(x);
   leaf.requiresGrad = x.tracked;
   return leaf;
-}
-
-/** y and every tracked tensor that it was computed from. */
-function trackedBelow(y: Tensor): Tensor[] {
-  const seen = new Set<Tensor>([y]);
-  for (const t of seen) for (const x of t.source?.inputs ?? []) if (typeof x !== "number" && x.tracked) seen.add(x);
-  return [...seen];
 }
 
 /** The rule of a checkpointed tensor. A function declaration: `backward`, which it calls, imports the table that holds it. */

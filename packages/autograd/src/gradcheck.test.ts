@@ -1,11 +1,12 @@
 import {
   type Backend,
+  DisposedError,
   type FusedName,
   type OpName,
   type PointwiseName,
   Scope,
   type Shape,
-  type Tensor,
+  Tensor,
   add,
   arange,
   attention,
@@ -13,6 +14,7 @@ import {
   cat,
   contiguous,
   crossEntropy,
+  detach,
   expand,
   intTensor,
   layerNorm,
@@ -26,6 +28,7 @@ import {
   overrideColumns,
   permute,
   pointwise,
+  randn,
   reshape,
   rmsNorm,
   rope,
@@ -49,11 +52,13 @@ import {
 } from "@neolog/tensor/testing";
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { GradientError } from "./backward.ts";
+import { GradientError, backward } from "./backward.ts";
 import { checkpoint } from "./checkpoint.ts";
 import { gradcheck, gradientsOf } from "./gradcheck.ts";
+import { graphBelow, lean } from "./lean.ts";
 import { fusedReference } from "./testing/backends.ts";
 import { VJP } from "./vjp/index.ts";
+import { savedBy } from "./vjp/saved.ts";
 
 /** Inputs of any strides and the function of them whose gradient is checked. */
 interface Case {
@@ -207,6 +212,8 @@ const CASES: { readonly [N in OpName]: CaseMaker } = {
   gelu: unary("gelu"),
   geluTanh: unary("geluTanh"),
   quickGelu: unary("quickGelu"),
+  swiglu: binary("swiglu"),
+  geglu: binary("geglu"),
   add: binary("add"),
   sub: binary("sub"),
   mul: binary("mul"),
@@ -307,6 +314,59 @@ function checkAll(cases: CaseMaker, on: Backend): void {
 describe("the gradient agrees with differences", () => {
   test.each(Object.entries(CASES))("%s", (_, cases) => checkAll(cases, backend));
   test.each(FUSED)("%s, of the fused kernel", (op) => checkAll(CASES[op], withKernels));
+});
+
+/** f of copies that f's caller does not hold, with a gradient through those that `passes` lets through, and through one at least. */
+const ofCopies =
+  (f: Case["f"], passes: readonly boolean[]): Case["f"] =>
+  (...inputs) => {
+    const some = inputs.some((_, i) => passes[i]);
+    return f(...inputs.map((x, i) => mul(passes[i] || (!some && i === 0) ? x : detach(x), 1)));
+  };
+
+describe.each([
+  ["composites", backend],
+  ["fused kernels", withKernels],
+])("what SAVED names, of %s", (_, on) => {
+  const pairs = (cases: CaseMaker): CaseMaker =>
+    fc
+      .tuple(cases, fc.array(fc.boolean(), { minLength: 3, maxLength: 3 }))
+      .map(([{ inputs, f }, passes]) => ({ f: ofCopies(f, passes), inputs }));
+
+  test.each(Object.entries(CASES))("is enough for the gradient of %s", (_, cases) => {
+    fc.assert(
+      fc.property(pairs(cases), ({ inputs, f }) => {
+        using _ = new Scope();
+        const points = inputs.map((x) => x.on(on, "float64"));
+        const all = gradientsOf(f, points);
+        expect(
+          gradientsOf((...xs) => lean(() => f(...xs)), points),
+          "the gradient that reads less",
+        ).toEqual(all);
+      }),
+      { numRuns: 25 },
+    );
+  });
+
+  test.each(Object.entries(CASES))("is all read by the gradient of %s", (op, cases) => {
+    fc.assert(
+      fc.property(pairs(cases), ({ inputs, f }) => {
+        const points = inputs.map((x) => x.on(on, "float64"));
+        for (let i = 0; ; i++) {
+          using scope = new Scope();
+          const leaves = points.map((x) => Object.assign(Tensor.viewing(x, x.layout), { requiresGrad: true }));
+          const y = f(...leaves);
+          const node = [...graphBelow(y, scope).made].find(({ source }) => source?.op === op);
+          const saved = node ? savedBy(node, node.source!) : [];
+          if (i >= saved.length) return;
+          const gradient = randn(y.shape, 1, y.dtype, on);
+          saved[i]!.forget();
+          expect(() => backward(y, gradient), `value ${i} of ${op}`).toThrow(DisposedError);
+        }
+      }),
+      { numRuns: 5 },
+    );
+  });
 });
 
 /** Of the largest gradient, as recorded gradients are compared; what was seen, in layerNorm, is below 4e-6. */

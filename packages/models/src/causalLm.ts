@@ -1,3 +1,4 @@
+import { lean } from "@neolog/autograd";
 import type { LinearHead } from "@neolog/nn";
 import {
   ShapeError,
@@ -95,10 +96,10 @@ export abstract class CausalLM extends PreTrainedModel<ModelInputs, CausalLMOutp
   override loss(inputs: ModelInputs): Tensor {
     const { labels } = inputs;
     if (!labels) throw new ShapeError("loss", "labels are needed, got none");
-    const { ids, ...decoder } = this.#decoderInputs(inputs);
-    const { rows, columns } = ids;
+    const decoder = this.#decoderInputs(inputs);
+    const { rows, columns } = decoder.ids;
     const targets = shiftedTargets(toHostLike("labels", labels, rows, columns));
-    const hidden = this.hiddenStates({ ids, ...decoder }, false).at(-1)!;
+    const hidden = this.hiddenStates(decoder, false).at(-1)!;
     return this.lossOf(reshape(hidden, [rows * columns, hidden.shape[2]!]), targets);
   }
 
@@ -125,11 +126,13 @@ export abstract class CausalLM extends PreTrainedModel<ModelInputs, CausalLMOutp
   lossOf(hidden: Tensor, targets: Int32Array): Tensor {
     const counted = Int32Array.from(targets.keys()).filter((i) => targets[i] !== -100);
     const some = counted.length > 0 && counted.length < targets.length;
-    const x = some ? takeRows(hidden, counted) : hidden;
-    const wanted = intTensor(some ? counted.map((i) => targets[i]!) : targets);
-    const head = this.linearHead;
-    if (!head) return crossEntropy(this.unembed(x), wanted);
-    return linearCrossEntropy(x, head.weight, wanted, { override: head.override, softcap: head.cap });
+    return lean(() => {
+      const x = some ? takeRows(hidden, counted) : hidden;
+      const wanted = intTensor(some ? counted.map((i) => targets[i]!) : targets);
+      const head = this.linearHead;
+      if (!head) return crossEntropy(this.unembed(x), wanted);
+      return linearCrossEntropy(x, head.weight, wanted, { override: head.override, softcap: head.cap });
+    });
   }
 
   /** The input of every block and the normed output, each [B, T, hidden]; only the last one unless `keepAll`. */

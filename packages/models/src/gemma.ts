@@ -1,5 +1,6 @@
 import {
   ACTIVATIONS,
+  type GatedActivation,
   GemmaRmsNorm,
   Linear,
   Module,
@@ -7,6 +8,7 @@ import {
   type RopeParameters,
   TiedHead,
   embedding,
+  gatedActivation,
   gemmaRmsNorm,
   linear,
   ropeAngles,
@@ -83,11 +85,11 @@ export class GemmaMlp extends Module {
   readonly gate_proj: Linear;
   readonly up_proj: Linear;
   readonly down_proj: Linear;
-  readonly #activation: (x: Tensor) => Tensor;
+  readonly #activation: GatedActivation;
 
   constructor({ hidden_size, intermediate_size }: GemmaKeys, activationName: string) {
     super();
-    this.#activation = ACTIVATIONS[activationName]!;
+    this.#activation = gatedActivation(activationName);
     this.gate_proj = linear(hidden_size, intermediate_size);
     this.up_proj = linear(hidden_size, intermediate_size);
     this.down_proj = linear(intermediate_size, hidden_size);
@@ -95,7 +97,7 @@ export class GemmaMlp extends Module {
 
   /** x [..., hidden] → [..., hidden] */
   forward(x: Tensor): Tensor {
-    return this.down_proj.forward(mul(this.#activation(this.gate_proj.forward(x)), this.up_proj.forward(x)));
+    return this.down_proj.forward(this.#activation(this.gate_proj.forward(x), this.up_proj.forward(x)));
   }
 }
 

@@ -1,10 +1,11 @@
 import { backward, noGrad } from "@neolog/autograd";
 import { stateDict } from "@neolog/nn";
-import { Scope, type Tensor, defaultBackend } from "@neolog/tensor";
+import { Scope, type Tensor, defaultBackend, zeros } from "@neolog/tensor";
 import { describe, expect, test } from "vitest";
 import { AutoModelForCausalLM } from "./autoModel.ts";
 import { KvCache } from "./kvCache.ts";
 import type { ModelOutput, PreTrainedModel } from "./preTrainedModel.ts";
+import { type GradientCheckpointing, GradientCheckpointingError, blockBudget } from "./gradientCheckpointing.ts";
 import { ARCHITECTURES, fromConfig } from "./registry.ts";
 import { DECODERS, TINY, worstExcess } from "./testing.ts";
 
@@ -16,7 +17,7 @@ const batch = {
 type AnyModel = PreTrainedModel<object, ModelOutput & Record<string, Tensor | readonly Tensor[]>>;
 
 describe.each(Object.keys(ARCHITECTURES))("%s, blocks computed again", (type) => {
-  const build = (gradientCheckpointing: boolean) => {
+  const build = (gradientCheckpointing: GradientCheckpointing) => {
     const model = fromConfig(TINY[type]!, { seed: 5, std: 0.3 }, (any) => any as AnyModel);
     model.gradientCheckpointing = gradientCheckpointing;
     for (const p of model.parameters()) p.requiresGrad = true;
@@ -41,15 +42,37 @@ describe.each(Object.keys(ARCHITECTURES))("%s, blocks computed again", (type) =>
     expect(plain!.gradients.some(({ g }) => g !== undefined)).toBe(true);
   });
 
+  /** Bytes that live after a forward pass. */
+  const kept = (choice: GradientCheckpointing): number => {
+    using _scope = new Scope();
+    const model = build(choice);
+    const before = defaultBackend().bytes.live;
+    model.loss(batch);
+    return defaultBackend().bytes.live - before;
+  };
+
   test("keeps less of the forward pass", () => {
-    const kept = (on: boolean): number => {
+    expect(kept(true)).toBeLessThan(kept(false));
+  });
+
+  test("keeps as much as a budget lets it, and gives the same gradients", () => {
+    const [least, most] = [kept(true), kept(false)];
+    expect(kept({ maxBytes: 0 })).toBe(least);
+    expect(kept({ maxBytes: Infinity })).toBe(most);
+    const gradientsWith = (choice: GradientCheckpointing) => {
       using _scope = new Scope();
-      const model = build(on);
-      const before = defaultBackend().live;
-      model.forward(batch);
-      return defaultBackend().live - before;
+      const model = build(choice);
+      backward(model.loss(batch));
+      return model.parameters().map(({ grad }) => grad && [...grad.dataSync()]);
     };
-    expect(kept(true)).toBeLessThan(kept(false) / 2);
+    const budgets = Array.from({ length: 20 }, (_, i) => (most * (i + 1)) / 20);
+    const between = budgets.find((maxBytes) => kept({ maxBytes }) > least && kept({ maxBytes }) < most)!;
+    expect(kept({ maxBytes: between })).toBeLessThanOrEqual(least + between);
+    const plain = gradientsWith(false);
+    gradientsWith({ maxBytes: between }).forEach((g, i) => {
+      expect(g === null).toBe(plain[i] === null);
+      if (g) expect(worstExcess(g, plain[i]!, { atol: 1e-7, rtol: 1e-5 })).toBeLessThanOrEqual(0);
+    });
   });
 });
 
@@ -64,4 +87,26 @@ test.each(DECODERS)("%s decodes with a cache as ever", (type) => {
     }),
   );
   expect(again).toEqual(plain);
+});
+
+describe("a budget of bytes", () => {
+  test("runs again as few blocks as it takes", () => {
+    const x = zeros([1, 5, 4]); // 80 bytes
+    for (let maxBytes = 0; maxBytes <= 2000; maxBytes += 40) {
+      const fits = blockBudget(maxBytes, 4);
+      const keeping = Array.from({ length: 4 }, () => fits(x, 300)).filter(Boolean).length;
+      const most = Math.max(0, Math.min(4, Math.floor((maxBytes - 4 * 80) / 300)));
+      expect(keeping, `of ${maxBytes} bytes`).toBe(most);
+    }
+  });
+
+  test.each([-1, NaN, "much", undefined])("is refused where it is none: %s", (maxBytes) => {
+    const model = AutoModelForCausalLM.fromConfig(TINY["llama"]!);
+    const choice = { maxBytes } as unknown as GradientCheckpointing;
+    expect(() => (model.gradientCheckpointing = choice)).toThrow(GradientCheckpointingError);
+    expect(() => (model.gradientCheckpointing = choice)).toThrow(
+      `gradientCheckpointing: maxBytes must be a number of bytes from 0 on, got ${maxBytes}`,
+    );
+    expect(model.gradientCheckpointing).toBe(false);
+  });
 });

@@ -35,6 +35,7 @@ export { Phi3ForCausalLM } from "./phi3.ts";
 export { type ModelOutput, PreTrainedModel } from "./preTrainedModel.ts";
 export { nextTask } from "./nextTask.ts";
 export { OptForCausalLM } from "./opt.ts";
+export { type GradientCheckpointing, GradientCheckpointingError } from "./gradientCheckpointing.ts";
 export { type MemoryEstimate, estimateMemory } from "./memory.ts";
 export type { FromPretrainedOptions } from "./pretrained.ts";
 export { Qwen2ForCausalLM } from "./qwen2.ts";

@@ -1,17 +1,18 @@
 import {
-  ACTIVATIONS,
+  type GatedActivation,
   Linear,
   Module,
   RmsNorm,
   type RopeParameters,
   TiedHead,
   embedding,
+  gatedActivation,
   linear,
   rmsNorm,
   ropeAngles,
   ropeFrequencies,
 } from "@neolog/nn";
-import { type Tensor, add, mul, reshape } from "@neolog/tensor";
+import { type Tensor, add, reshape } from "@neolog/tensor";
 import * as v from "valibot";
 import { CausalLM, type DecoderInputs } from "./causalLm.ts";
 import {
@@ -125,11 +126,11 @@ export class LlamaMlp extends Module {
   readonly gate_proj: Linear;
   readonly up_proj: Linear;
   readonly down_proj: Linear;
-  readonly #activation: (x: Tensor) => Tensor;
+  readonly #activation: GatedActivation;
 
   constructor({ hidden_size, intermediate_size, mlp_bias, hidden_act }: LlamaConfig) {
     super();
-    this.#activation = ACTIVATIONS[hidden_act]!;
+    this.#activation = gatedActivation(hidden_act);
     this.gate_proj = linear(hidden_size, intermediate_size, mlp_bias);
     this.up_proj = linear(hidden_size, intermediate_size, mlp_bias);
     this.down_proj = linear(intermediate_size, hidden_size, mlp_bias);
@@ -137,7 +138,7 @@ export class LlamaMlp extends Module {
 
   /** x [..., hidden] → [..., hidden] */
   forward(x: Tensor): Tensor {
-    return this.down_proj.forward(mul(this.#activation(this.gate_proj.forward(x)), this.up_proj.forward(x)));
+    return this.down_proj.forward(this.#activation(this.gate_proj.forward(x), this.up_proj.forward(x)));
   }
 }
 

@@ -1,4 +1,4 @@
-import { Conv1D, Embedding, Linear } from "@neolog/nn";
+import { Conv1D, Embedding, GemmaRmsNorm, LayerNorm, Linear, RmsNorm } from "@neolog/nn";
 import type { PreTrainedModel } from "./preTrainedModel.ts";
 
 /** Bytes that a model needs beside its weights, for one sequence. Estimates, save the cache. */
@@ -13,28 +13,43 @@ export interface MemoryEstimate {
 
 const FLOAT = 4;
 
+/** Columns of logits that a loss forms at a time. */
+const CHUNK = 2048;
+
 /**
- * What a sequence of `tokens` takes beside the weights, from the shapes of the modules alone. Every linear layer's output is kept
- * twice (itself, and what an activation or a rotation makes of it), three times where it has a bias, four rows of the hidden size per
- * block, the logits three times; the backward pass works beside that on the widest of all. Golden models need up to 12% less or more.
+ * What a sequence of `tokens` takes beside the weights, from the shapes of the modules alone. A gradient reads the input of every norm
+ * and the output of every linear layer but the last of a feed-forward or attention part; where one matrix gives q, k and v, q and k
+ * are kept again once they are turned. Beside that, forward works on one block and backward on the widest layer. Golden models need
+ * up to 15% less or more.
  */
 export function estimateMemory(model: PreTrainedModel, tokens: number): MemoryEstimate {
-  const blocks = new Map<string, number>(); // floats that each keeps of a token
-  let [hidden, vocabulary, widest] = [0, model.config.vocab_size, 0];
+  const blocks = new Map<string, { computed: number; kept: number }>(); // floats of a token
+  let [hidden, widest] = [0, 0];
+  let last = { part: "", width: 0 };
   for (const [path, module] of model.namedModules()) {
     if (path === model.embeddingPath && module instanceof Embedding) hidden = module.weight.shape[1]!;
-    const block = /^.*?\.\d+(?=\.)/.exec(path)?.[0];
-    if (!block || !(module instanceof Linear || module instanceof Conv1D)) continue;
+    const name = /^.*?\.\d+(?=\.)/.exec(path)?.[0];
+    if (!name) continue;
+    const block = blocks.get(name) ?? { computed: 4 * hidden, kept: 0 };
+    blocks.set(name, block);
+    if (module instanceof LayerNorm || module instanceof RmsNorm || module instanceof GemmaRmsNorm)
+      block.kept += hidden;
+    if (!(module instanceof Linear || module instanceof Conv1D)) continue;
     const width = module.weight.shape[module instanceof Linear ? 0 : 1]!;
-    const copies = module.bias ? 3 : 2;
-    blocks.set(block, (blocks.get(block) ?? 4 * hidden) + copies * width);
+    const part = path.slice(0, path.lastIndexOf("."));
+    if (last.part === part) block.kept += last.width;
+    last = { part, width: /qkv_proj$|query_key_value$/.test(path) ? (5 / 3) * width : width };
+    block.computed += (module.bias ? 3 : 2) * width;
     widest = Math.max(widest, width);
   }
-  const kept = [...blocks.values()].reduce((sum, floats) => sum + floats, 3 * vocabulary);
+  const each = [...blocks.values()];
+  const kept = each.reduce((sum, block) => sum + block.kept, 0);
+  const forward = Math.max(0, ...each.map((block) => block.computed - block.kept));
+  const backward = 3 * Math.max(widest, Math.min(CHUNK, model.config.vocab_size)) + 2 * hidden;
   return {
     cache: FLOAT * tokens * cachedPerToken(model),
-    run: FLOAT * (tokens * Math.max(0, ...blocks.values()) + vocabulary),
-    train: FLOAT * tokens * (kept + 3 * Math.max(widest, vocabulary)),
+    run: FLOAT * (tokens * Math.max(0, ...each.map(({ computed }) => computed)) + model.config.vocab_size),
+    train: FLOAT * tokens * (kept + Math.max(forward, backward)),
   };
 }
 

@@ -1,5 +1,5 @@
-import { ACTIVATIONS, Linear, Module, linear } from "@neolog/nn";
-import { type Tensor, mul, split } from "@neolog/tensor";
+import { type GatedActivation, gatedActivation, Linear, Module, linear } from "@neolog/nn";
+import { type Tensor, split } from "@neolog/tensor";
 import * as v from "valibot";
 import { ModelConfigError, PARTIAL_ROPE_KEYS, type PretrainedConfig, parseConfig, ropeParametersOf } from "./config.ts";
 import { CausalDecoding, type Decoding, type Prompt } from "./decoding.ts";
@@ -42,11 +42,11 @@ export class Phi3Attention extends Module {
 export class Phi3Mlp extends Module {
   readonly gate_up_proj: Linear;
   readonly down_proj: Linear;
-  readonly #activation: (x: Tensor) => Tensor;
+  readonly #activation: GatedActivation;
 
   constructor({ hidden_size, intermediate_size, hidden_act }: LlamaConfig) {
     super();
-    this.#activation = ACTIVATIONS[hidden_act]!;
+    this.#activation = gatedActivation(hidden_act);
     this.gate_up_proj = linear(hidden_size, 2 * intermediate_size);
     this.down_proj = linear(intermediate_size, hidden_size);
   }
@@ -55,7 +55,7 @@ export class Phi3Mlp extends Module {
   forward(x: Tensor): Tensor {
     const { in_features } = this.down_proj;
     const [gate, up] = split(this.gate_up_proj.forward(x), [in_features, in_features]) as [Tensor, Tensor];
-    return this.down_proj.forward(mul(up, this.#activation(gate)));
+    return this.down_proj.forward(this.#activation(gate, up));
   }
 }
 

@@ -1,8 +1,9 @@
-import { checkpoint } from "@neolog/autograd";
+import { checkpointUnless, lean } from "@neolog/autograd";
 import type { FolderTarget } from "@neolog/checkpoint";
 import { Module } from "@neolog/nn";
 import { ShapeError, type Tensor } from "@neolog/tensor";
 import type { GenerationConfig, PretrainedConfig } from "./config.ts";
+import { type GradientCheckpointing, blockBudget, blockCount, checkedChoice } from "./gradientCheckpointing.ts";
 import { resizeTokenEmbeddings } from "./resize.ts";
 import { type SavePretrainedOptions, savePretrained } from "./savePretrained.ts";
 import { keepTokenEmbeddings } from "./trim.ts";
@@ -15,7 +16,7 @@ export interface ModelOutput {
   readonly loss: Tensor | null;
 }
 
-/** A block's result for x [B, T, hidden]. Blocks run through this: where the model computes them again, it keeps x alone. */
+/** A block's result for x [B, T, hidden]. Blocks run through this: it keeps what the gradient reads, or x alone and runs the block again. */
 export type Through = (x: Tensor, block: (x: Tensor) => Tensor) => Tensor;
 
 /** Runs a block as it ran before, whatever has changed since. */
@@ -25,7 +26,7 @@ export type Rerun = <T>(run: () => T) => T;
 export abstract class PreTrainedModel<Inputs = never, Output extends ModelOutput = ModelOutput> extends Module {
   #config: PretrainedConfig;
   #generationConfig: GenerationConfig | null = null;
-  #gradientCheckpointing = false;
+  #gradientCheckpointing: GradientCheckpointing = false;
   #rerunner: (() => Rerun) | null = null;
 
   constructor(config: PretrainedConfig) {
@@ -76,13 +77,14 @@ export abstract class PreTrainedModel<Inputs = never, Output extends ModelOutput
 
   /**
    * Keep the input of each block alone for the gradient, and run the block again when its turn comes: memory of one block instead of
-   * all, for one more forward pass. Chen et al. 2016, https://arxiv.org/abs/1604.06174; off by default.
+   * all, for one more forward pass; with `maxBytes`, of as many blocks as it takes. Chen et al. 2016,
+   * https://arxiv.org/abs/1604.06174; off by default. Throws GradientCheckpointingError for a budget that is none.
    */
-  get gradientCheckpointing(): boolean {
+  get gradientCheckpointing(): GradientCheckpointing {
     return this.#gradientCheckpointing;
   }
-  set gradientCheckpointing(on: boolean) {
-    this.#gradientCheckpointing = on;
+  set gradientCheckpointing(choice: GradientCheckpointing) {
+    this.#gradientCheckpointing = checkedChoice(choice);
   }
 
   /** Asked before a block runs that may run again: what adapters draw and whom they serve must then be as it was. */
@@ -90,17 +92,20 @@ export abstract class PreTrainedModel<Inputs = never, Output extends ModelOutput
     this.#rerunner = rerunner;
   }
 
+  /** How the blocks of one forward pass run. */
   protected get through(): Through {
-    if (!this.#gradientCheckpointing) return (x, block) => block(x);
+    const choice = this.#gradientCheckpointing;
+    if (choice === false) return (x, block) => lean(() => block(x));
+    const fits = choice === true ? () => false : blockBudget(choice.maxBytes, blockCount(this.#config));
     return (x, block) => {
       const asBefore = this.#rerunner?.();
       let again = false;
       const run = (input: Tensor): Tensor => {
-        if (again && asBefore) return asBefore(() => block(input));
+        if (again && asBefore) return asBefore(() => lean(() => block(input)));
         again = true;
-        return block(input);
+        return lean(() => block(input));
       };
-      return checkpoint(run, x);
+      return checkpointUnless((bytes) => fits(x, bytes), run, x);
     };
   }
 

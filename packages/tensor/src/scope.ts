@@ -22,6 +22,11 @@ export class Scope implements Disposable {
     return t;
   }
 
+  /** Whether `t` ends with this scope. */
+  holds(t: Tensor): boolean {
+    return this.#tensors.has(t);
+  }
+
   [Symbol.dispose](): void {
     if (this.#ended) return;
     this.#ended = true;

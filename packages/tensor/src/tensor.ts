@@ -36,6 +36,7 @@ export class Tensor {
   readonly #storage: Storage;
   #grad: Tensor | null = null;
   #disposed = false;
+  #forgotten = false;
 
   private constructor(storage: Storage, layout: Layout, source: Source | null) {
     storage.retain();
@@ -116,8 +117,15 @@ export class Tensor {
 
   dispose(): void {
     if (this.#disposed) return;
+    this.forget();
     this.#disposed = true;
     this.source = null;
+  }
+
+  /** Gives up the elements alone: gradients still pass, and an op that would read them throws DisposedError. */
+  forget(): void {
+    if (this.#forgotten) return;
+    this.#forgotten = true;
     this.#storage.release();
   }
 
@@ -126,7 +134,7 @@ export class Tensor {
   }
 
   #assertAlive(op: string): void {
-    if (this.#disposed) throw new DisposedError(op, this.shape);
+    if (this.#forgotten) throw new DisposedError(op, this.shape);
   }
   /** First element and length of the part of the buffer that the layout touches. */
   #span(): [start: number, length: number] {

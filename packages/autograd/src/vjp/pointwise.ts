@@ -1,12 +1,18 @@
 import { type Operand, type PointwiseName, type Tensor, evaluate, isTracked, where } from "@neolog/tensor";
-import type { Vjp } from "./rule.ts";
+import type { Saved, Vjp } from "./rule.ts";
 
 /** Ops whose gradient is an expression over at most three values. */
 type Local = Exclude<PointwiseName, "where" | "clamp">;
 
+const SIGMOID = "(1 / (1 + exp(-a)))";
+const SILU_SLOPE = `${SIGMOID} * (1 + a * (1 - ${SIGMOID}))`;
+/** geluTanh(a) / a */
+const PHI = "(0.5 * (1 + tanh(0.7978845608028654 * (a + 0.044715 * a * a * a))))";
+const GELU_TANH_SLOPE = `(${PHI} + 1.5957691216057308 * a * ${PHI} * (1 - ${PHI}) * (1 + 0.134145 * a * a))`;
+
 /**
  * ∂loss/∂operand, one expression per operand, null where it is zero everywhere. `a` is the first operand, `b` the second (of unary ops:
- * the result), `c` the incoming gradient. At kinks and ties they answer as torch does.
+ * the result), `c` the incoming gradient. Activations read their input alone: the result need not be kept. At kinks and ties they answer as torch does.
  */
 const GRADIENT: { readonly [N in Local]: readonly (string | null)[] } = {
   neg: ["-c"],
@@ -33,10 +39,12 @@ const GRADIENT: { readonly [N in Local]: readonly (string | null)[] } = {
   relu: ["b <= 0 ? 0 : c"],
   leakyRelu: ["a > 0 ? c : b * c", "a > 0 ? 0 : a * c"],
   elu: ["a > 0 ? c : b * c * exp(a)", "a > 0 ? 0 : c * expm1(a)"],
-  silu: ["c * (b + (1 - b) / (1 + exp(-a)))"], // y + σ(x)·(1 − y)
-  gelu: ["c * ((abs(a) < 1e-30 ? 0.5 : b / a) + a * exp(-0.5 * a * a) * 0.3989422804014327)"], // y/x is Φ(x), 1/√2π
-  geluTanh: ["abs(a) < 1e-30 ? 0.5 * c : c * (b / a + 1.5957691216057308 * b * (1 - b / a) * (1 + 0.134145 * a * a))"], // y/x is (1 + tanh)/2
-  quickGelu: ["c * (1.702 * b + (1 - 1.702 * b) / (1 + exp(-1.702 * a)))"],
+  silu: [`c * ${SILU_SLOPE}`],
+  gelu: ["c * (0.5 * (1 + erf(a * 0.7071067811865476)) + a * exp(-0.5 * a * a) * 0.3989422804014327)"], // Φ + a·φ, 1/√2π
+  geluTanh: [`c * ${GELU_TANH_SLOPE}`],
+  quickGelu: ["c / (1 + exp(-1.702 * a)) * (1 + 1.702 * a * (1 - 1 / (1 + exp(-1.702 * a))))"],
+  swiglu: [`c * b * ${SILU_SLOPE}`, `c * a * ${SIGMOID}`],
+  geglu: [`c * b * ${GELU_TANH_SLOPE}`, `c * a * ${PHI}`],
   add: ["c", "c"],
   sub: ["c", "-c"],
   mul: ["c * b", "c * a"],
@@ -64,6 +72,18 @@ const rule =
       return evaluate(op, expression, reads(expression, "a") ? a : 0, reads(expression, "b") ? b : 0, g);
     });
   };
+
+/** The operands, and the result, whose values the rule of a pointwise op reads. */
+export function pointwiseReads(
+  op: PointwiseName,
+  { inputs, y }: Pick<Saved<PointwiseName>, "inputs" | "y">,
+): Operand[] {
+  if (op === "clamp") return [...inputs];
+  if (op === "where") return inputs.slice(1).some(isTracked) ? [inputs[0]!] : [];
+  const [a, b = y] = inputs as readonly [Operand, Operand?];
+  const wanted = inputs.map((x, i) => (isTracked(x) && GRADIENT[op][i]) || "");
+  return [a, b].filter((_, i) => wanted.some((expression) => reads(expression, "ab"[i]!)));
+}
 
 const reads = (expression: string, name: string): boolean => new RegExp(`\\b${name}\\b`).test(expression);
 

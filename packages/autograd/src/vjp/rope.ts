@@ -5,13 +5,11 @@ import type { Vjp } from "./rule.ts";
 export const ROPE_VJP: { readonly rope: Vjp<"rope"> } = {
   rope: ({ inputs, attrs: { interleaved } }, g) => {
     const [x, cos, sin] = inputs as readonly [Tensor, Tensor, Tensor];
+    const gx = isTracked(x) ? rope(g, cos, neg(sin), interleaved) : null;
+    if (!isTracked(cos) && !isTracked(sin)) return [gx, null, null];
     const [x1, x2] = pairsOf(x, interleaved);
     const [g1, g2] = pairsOf(g, interleaved);
-    return [
-      isTracked(x) ? rope(g, cos, neg(sin), interleaved) : null,
-      isTracked(cos) ? add(mul(g1, x1), mul(g2, x2)) : null,
-      isTracked(sin) ? sub(mul(g2, x1), mul(g1, x2)) : null,
-    ];
+    return [gx, add(mul(g1, x1), mul(g2, x2)), sub(mul(g2, x1), mul(g1, x2))];
   },
 };
 

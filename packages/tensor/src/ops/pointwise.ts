@@ -34,6 +34,8 @@ export const POINTWISE = {
   gelu: "0.5 * a * (1 + erf(a * 0.7071067811865476))", // x·Φ(x), https://arxiv.org/abs/1606.08415
   geluTanh: "0.5 * a * (1 + tanh(0.7978845608028654 * (a + 0.044715 * a * a * a)))", // GPT-2's "gelu_new"
   quickGelu: "a / (1 + exp(-1.702 * a))",
+  swiglu: "a / (1 + exp(-a)) * b", // silu(a)·b, https://arxiv.org/abs/2002.05202
+  geglu: "0.5 * a * (1 + tanh(0.7978845608028654 * (a + 0.044715 * a * a * a))) * b", // geluTanh(a)·b
   add: "a + b",
   sub: "a - b",
   mul: "a * b",
@@ -113,6 +115,8 @@ export const silu = unary("silu");
 export const gelu = unary("gelu");
 export const geluTanh = unary("geluTanh");
 export const quickGelu = unary("quickGelu");
+export const swiglu = binary("swiglu");
+export const geglu = binary("geglu");
 export const add = binary("add");
 export const sub = binary("sub");
 export const mul = binary("mul");

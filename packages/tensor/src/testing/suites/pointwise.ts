@@ -23,7 +23,7 @@ const operands = (arity: number, dtype: DType, values: fc.Arbitrary<number>): fc
   });
 
 /** Ops whose float32 steps cancel or are amplified: 1 + erf(x) of x < 0, e to a rounded product. */
-const CANCELLING: readonly PointwiseName[] = ["gelu", "geluTanh", "quickGelu"];
+const CANCELLING: readonly PointwiseName[] = ["gelu", "geluTanh", "quickGelu", "swiglu", "geglu"];
 
 /** True when an op of whole numbers is computed in whole numbers: no division, no fraction, no transcendental function. */
 const staysWhole = (name: PointwiseName): boolean =>
