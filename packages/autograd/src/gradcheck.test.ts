@@ -162,8 +162,14 @@ const CROSS_ENTROPY: CaseMaker = fc.tuple(small, small).chain(([N, V]) =>
 );
 
 const LINEAR_CROSS_ENTROPY: CaseMaker = fc
-  .record({ N: small, D: small, V: fc.integer({ min: 2, max: 4 }), softcap: fc.constantFrom(null, 1.5) })
-  .chain(({ N, D, V, softcap }) =>
+  .record({
+    N: small,
+    D: small,
+    V: fc.integer({ min: 2, max: 4 }),
+    softcap: fc.constantFrom(null, 1.5),
+    reduction: fc.constantFrom("mean" as const, "none" as const),
+  })
+  .chain(({ N, D, V, softcap, reduction }) =>
     fc
       .tuple(
         matrix(N, D),
@@ -177,7 +183,7 @@ const LINEAR_CROSS_ENTROPY: CaseMaker = fc
         f: (x, w, r) => {
           const override = r ? { rows: r, columns: Int32Array.from(columns) } : null;
           const ids = intTensor([V - 1, ...targets], [N], x!.backend);
-          return linearCrossEntropy(x!, w!, ids, { softcap, override });
+          return linearCrossEntropy(x!, w!, ids, { softcap, override, reduction });
         },
       })),
   );

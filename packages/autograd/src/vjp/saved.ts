@@ -60,11 +60,17 @@ export const SAVED: { readonly [N in OpName]: Reads<N> } = {
   },
   attention: everything,
   crossEntropy: everything,
-  linearCrossEntropy: ({ inputs: [hidden, weight, targets], attrs: { hiddenGrad, rowsGrad, logSumExp } }) => [
-    hiddenGrad,
-    rowsGrad,
-    ...(isTracked(weight!) ? [hidden!, weight!, targets!, logSumExp] : []),
-  ],
+  linearCrossEntropy: ({ inputs: [hidden, weight, targets, rows], attrs: { hiddenGrad, rowsGrad, logSumExp } }) => {
+    const later = rows !== undefined && !rowsGrad && isTracked(rows);
+    const again = later || isTracked(weight!);
+    return [
+      hiddenGrad,
+      rowsGrad,
+      ...(again ? [hidden!, targets!, logSumExp] : []),
+      isTracked(weight!) && weight!,
+      later && rows,
+    ];
+  },
   checkpoint: everything,
 };
 
