@@ -72,6 +72,8 @@ describe("targets", () => {
     ["(?>a)b", 0],
     ["ab(?i)c", 2],
     ["a)", 1],
+    [String.raw`[*+]\\h\h`, 7],
+    [String.raw`q\p{L}`, 1],
   ])("the pattern %s fails at position %i", async (pattern, position) => {
     expect(await caught(() => resolveTargets(tree(), pattern))).toMatchObject({
       code: "REGEX",

@@ -60,26 +60,35 @@ function matcher(
   return (name) => pattern.test(name);
 }
 
-/** What Python's `re` knows and JavaScript does not: atomic groups, possessive quantifiers, comments, conditions, inline flags. */
-const PYTHON_ONLY = /\(\?(?:>|#|\(|[aiLmsux-]+[:)])|(?<!\\)[*+?}]\+/;
+/**
+ * The parts of a pattern in which Python's `re` and JavaScript differ: escapes; classes, where Python takes a first `]` for itself;
+ * named groups; `{,n}`; and what JavaScript lacks or reads as a plain letter: other escapes, atomic groups, comments, conditions,
+ * inline flags, possessive quantifiers.
+ */
+const PARTS =
+  /(?<escape>\\(?![AbBdDfnrsStuvwWxZ])[a-zA-Z])|\\[^]|\[(?<not>\^?)(?<first>\]?)(?<rest>(?:\\[^]|[^\]\\])*)\]|\(\?P<|\(\?P=(?<name>\w+)\)|\{,(?=\d*\})|(?<foreign>\(\?(?:>|#|\(|[aiLmsux-]+[:)])|[*+?}]\+)/g;
 
 /** A pattern of Python's `re`, matched against the whole name. Throws ConfigError REGEX with the position of what does not translate. */
 export function pythonPattern(pattern: string, where = "target_modules"): RegExp {
-  const foreign = PYTHON_ONLY.exec(pattern);
-  const translated = pattern
-    .replace(/\(\?P</g, "(?<")
-    .replace(/\(\?P=(\w+)\)/g, "\\k<$1>")
-    .replace(/\\A/g, "^")
-    .replace(/\\Z/g, "$");
-  const expression = foreign ? null : wholeName(translated);
+  const foreign: number[] = [];
+  const translated = pattern.replaceAll(PARTS, (part: string, ...rest: unknown[]) => {
+    const groups = rest.at(-1) as Readonly<Record<string, string | undefined>>;
+    if ((groups["foreign"] ?? groups["escape"]) !== undefined) foreign.push(rest.at(-3) as number);
+    if (groups["first"] === "]") return `[${groups["not"]}\\]${groups["rest"]}]`;
+    if (groups["name"] !== undefined) return `\\k<${groups["name"]}>`;
+    return TRANSLATED[part] ?? part;
+  });
+  const expression = foreign.length > 0 ? null : wholeName(translated);
   if (expression) return expression;
-  const position = foreign?.index ?? longestValid(pattern);
+  const position = foreign[0] ?? longestValid(pattern);
   throw new ConfigError(
     "REGEX",
     `${where}: must be a regular expression that JavaScript knows too, got ${pattern}, which fails at position ${position}`,
     { pattern, position },
   );
 }
+
+const TRANSLATED: Readonly<Record<string, string>> = { "\\A": "^", "\\Z": "$", "(?P<": "(?<", "{,": "{0," };
 
 /** The expression for a whole name, or null where the pattern is none. */
 function wholeName(pattern: string): RegExp | null {

@@ -35,9 +35,9 @@ export function loraPlacement(
   const base = plainAt(root, path)!;
   const weight = weightAt(root, path);
   const size = grownShape(adapters, path, weight.shape, vocabSize);
-  const shape = loraShape(base, size, byPattern(path, config.rank_pattern, config.r));
+  const shape = loraShape(base, size, byPattern(path, config, "rank_pattern", config.r));
   checkSize(path, shape);
-  const alpha = byPattern(path, config.alpha_pattern, config.lora_alpha);
+  const alpha = byPattern(path, config, "alpha_pattern", config.lora_alpha);
   const scale = alpha / (config.use_rslora ? Math.sqrt(shape.r) : shape.r);
   const keys = base instanceof Embedding ? EMBEDDING_KEYS : LINEAR_KEYS;
   const { r, in_features, out_features } = shape;

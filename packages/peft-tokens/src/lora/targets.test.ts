@@ -1,7 +1,11 @@
+import { readFileSync } from "node:fs";
+import { Linear, Module } from "@neolog/nn";
+import { zeros } from "@neolog/tensor";
 import { describe, expect, test } from "vitest";
-import { type LoraOptions, LoraConfig, getPeftModel } from "../index.ts";
+import { type AdaptableModel, type LoraOptions, LoraConfig, getPeftModel } from "../index.ts";
+import { pythonPattern } from "../targets.ts";
 import { caught, listener, makeBase } from "../testing.ts";
-import { DEFAULT_TARGETS } from "./targets.ts";
+import { DEFAULT_TARGETS, byPattern, loraTargets } from "./targets.ts";
 
 const ATTENTION = "model.layers.0.self_attn";
 
@@ -107,6 +111,91 @@ describe("LoRA's targets", () => {
       const peft = getPeftModel(makeBase(name), new LoraConfig({ fan_in_fan_out: given }), { onWarning });
       expect(codes).toEqual(["FAN_IN_FAN_OUT"]);
       expect(peft.peftConfig["default"]!.toJSON()["fan_in_fan_out"]).toBe(!given);
+    }
+  });
+});
+
+describe("patterns of a config", () => {
+  test.each<[string, LoraOptions]>([
+    ["target_modules", { target_modules: ".*_pro(j" }],
+    ["exclude_modules", { exclude_modules: ".*_pro(j" }],
+    ["layers_pattern", { target_modules: ["q_proj"], layers_to_transform: 0, layers_pattern: ".*_pro(j" }],
+    ["rank_pattern", { rank_pattern: { ".*_pro(j": 3 } }],
+    ["alpha_pattern", { alpha_pattern: { ".*_pro(j": 3 } }],
+  ])("in %s that is none is refused by that key, at its own position", async (key, options) => {
+    const base = makeBase("llama");
+    const error = await caught(() => getPeftModel(base, new LoraConfig(options)));
+    expect(error).toMatchObject({ name: "ConfigError", code: "REGEX", fields: { pattern: ".*_pro(j", position: 6 } });
+    expect(error.message).toBe(
+      `${key}: must be a regular expression that JavaScript knows too, got .*_pro(j, which fails at position 6`,
+    );
+    expect([...base.namedModules()].some(([path]) => path.includes("base_layer"))).toBe(false);
+  });
+});
+
+/** What PEFT and Python made of random configs and patterns; written by targets.py beside it. */
+interface Recorded {
+  readonly names: readonly string[];
+  readonly patterns: readonly { readonly pattern: string; readonly matches: readonly number[] | null }[];
+  readonly trees: readonly (readonly string[])[];
+  readonly configs: readonly {
+    readonly tree: number;
+    readonly options: LoraOptions;
+    readonly targets: readonly number[];
+    readonly matches_containers: boolean;
+    readonly ranks: readonly number[];
+  }[];
+}
+class Tree extends Module {
+  forward(): never {
+    throw new Error("a tree of names has no forward pass");
+  }
+}
+function treeOf(names: readonly string[]): AdaptableModel {
+  const root = new Tree();
+  for (const name of names) {
+    let at = root as unknown as Record<string, Module>;
+    const parts = name.split(".");
+    for (const part of parts.slice(0, -1)) at = (at[part] ??= new Tree()) as unknown as typeof at;
+    at[parts.at(-1)!] = new Linear(zeros([1, 1]));
+  }
+  return root as AdaptableModel;
+}
+
+describe("as PEFT has it", () => {
+  const file = new URL("../../../../fixtures/targets.json", import.meta.url);
+  const { names, patterns, trees, configs } = JSON.parse(readFileSync(file, "utf8")) as Recorded;
+
+  test("a pattern matches the names that Python's matches, or is refused", async () => {
+    let refused = 0;
+    for (const { pattern, matches } of patterns) {
+      let expression: RegExp;
+      try {
+        expression = pythonPattern(pattern);
+      } catch (error) {
+        expect(error, pattern).toMatchObject({ code: "REGEX" });
+        if (matches !== null) refused++;
+        continue;
+      }
+      const found = names.flatMap((name, i) => (expression.test(name) ? [i] : []));
+      if (matches !== null) expect(found, pattern).toEqual(matches);
+    }
+    expect(refused).toBeLessThan(patterns.length / 5); // what JavaScript lacks was drawn that often
+  });
+
+  test("configs select the same modules, with the same ranks", async () => {
+    const roots = trees.map(treeOf);
+    for (const { tree, options, targets, matches_containers, ranks } of configs) {
+      const config = new LoraConfig({ ...options, r: 10 });
+      const title = JSON.stringify(options);
+      const run = (): string[] => loraTargets(roots[tree]!, config, [], () => {});
+      if (matches_containers) expect(await caught(run), title).toMatchObject({ code: "KIND" });
+      else if (targets.length === 0) expect(await caught(run), title).toMatchObject({ code: "NOT_FOUND" });
+      else expect(run().toSorted(), title).toEqual(targets.map((i) => trees[tree]![i]!).toSorted());
+      expect(
+        trees[tree]!.map((name) => byPattern(name, config, "rank_pattern", 10)),
+        title,
+      ).toEqual(ranks);
     }
   });
 });

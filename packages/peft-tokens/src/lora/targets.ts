@@ -61,15 +61,22 @@ export function loraTargets(
   const matches = names.filter((name) => matches_(name, targets, names));
   const inside = matches.filter((name) => isInLayers(name, targets, config));
   const isFull = (name: string): boolean => full.some((path) => name === path || name.startsWith(`${path}.`));
-  const kept = inside.filter((name) => !isFull(name) && !(exclude_modules && matches_(name, exclude_modules, names)));
+  const isExcluded = (name: string): boolean =>
+    exclude_modules !== null && matches_(name, exclude_modules, names, "exclude_modules");
+  const kept = inside.filter((name) => !isFull(name) && !isExcluded(name));
   checkFound(config, targets, names, { matches, inside, kept }, onUnmatched);
   for (const name of kept) checkKind(name, plainAt(model, name)!);
   return kept;
 }
 
-function matches_(name: string, target: string | readonly string[], names: readonly string[]): boolean {
+function matches_(
+  name: string,
+  target: string | readonly string[],
+  names: readonly string[],
+  key = "target_modules",
+): boolean {
   if (typeof target !== "string") return target.some((entry) => endsWithName(name, entry));
-  return names.includes(target) ? name === target : pythonPattern(target).test(name);
+  return names.includes(target) ? name === target : pythonPattern(target, key).test(name);
 }
 
 /** Whether a module is in one of the layers that the config transforms; a target by its full name always is. */
@@ -80,16 +87,16 @@ function isInLayers(
 ): boolean {
   const layers = [layers_to_transform ?? []].flat();
   if (typeof targets === "string" || layers.length === 0 || targets.includes(name)) return true;
-  const patterns = [layers_pattern ?? []].flat();
+  const patterns = [layers_pattern ?? []].flat().filter((pattern) => pattern !== "");
   const expressions =
     patterns.length === 0
-      ? [/^.*?\.[^.]*\.(\d+)\./]
+      ? [/^.*?\.[^.]*\.(?<idx>\d+)\./]
       : patterns.map(
           (pattern) =>
-            new RegExp(`^(?:.*?\\.)?${pythonPattern(pattern, "layers_pattern").source.slice(1, -1)}\\.(\\d+)\\.`),
+            new RegExp(`^(?:.*?\\.)?${pythonPattern(pattern, "layers_pattern").source.slice(1, -1)}\\.(?<idx>\\d+)\\.`),
         );
   const found = expressions.map((expression) => expression.exec(name)).find((match) => match !== null);
-  return found !== undefined && layers.includes(Number(found[1]));
+  return found !== undefined && layers.includes(Number(found.groups!["idx"]));
 }
 
 interface Stages {
@@ -142,19 +149,21 @@ function checkKind(name: string, base: Module): void {
   throw new TargetError("KIND", message, { name });
 }
 
+type PatternKey = "rank_pattern" | "alpha_pattern";
+
 /** The value of the first pattern that matches a module's name, else `otherwise`. */
-export function byPattern(name: string, patterns: Readonly<Record<string, number>>, otherwise: number): number {
-  const found = Object.entries(patterns).find(([pattern]) => matchesPattern(name, pattern));
+export function byPattern(name: string, config: LoraConfig, key: PatternKey, otherwise: number): number {
+  const found = Object.entries(config[key]).find(([pattern]) => matchesPattern(name, pattern, key));
   return found ? found[1] : otherwise;
 }
 
-const matchesPattern = (name: string, pattern: string): boolean =>
-  pythonPattern(`(.*\\.)?(${pattern})`, "rank_pattern").test(name);
+const matchesPattern = (name: string, pattern: string, key: PatternKey): boolean =>
+  new RegExp(`^(.*\\.)?(${pythonPattern(pattern, key).source.slice(1, -1)})$`).test(name);
 
-/** Warns of patterns that match no target. */
+/** Warns of patterns that match no target. Throws ConfigError REGEX. */
 export function checkPatterns(targets: readonly string[], config: LoraConfig, onWarning: OnWarning): void {
   for (const key of ["rank_pattern", "alpha_pattern"] as const) {
-    const unmatched = Object.keys(config[key]).filter((p) => !targets.some((name) => matchesPattern(name, p)));
+    const unmatched = Object.keys(config[key]).filter((p) => !targets.some((name) => matchesPattern(name, p, key)));
     if (unmatched.length > 0)
       onWarning({ code: "PATTERN_UNMATCHED", message: `${key}: no adapted module matches ${unmatched.join(", ")}` });
   }
