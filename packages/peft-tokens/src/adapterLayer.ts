@@ -61,16 +61,16 @@ export abstract class AdapterLayer extends Module {
   abstract merge(name: string, exact: boolean): void;
   /** Undoes `merge`; adapters are unmerged in reverse order. */
   abstract unmerge(name: string): void;
-  /** What `merge` would write and that is NaN or infinite. */
-  abstract nonFinite(name: string): Promise<NonFinite | null>;
+  /** What `merge` would write after merging `earlier` ones and that is NaN or infinite. */
+  abstract nonFinite(name: string, earlier: readonly string[]): Promise<NonFinite | null>;
   /** The base changed below: whatever was read from it is read again. Nothing is merged. */
   rereadBase(): void {}
 }
 
-/** Counts what is NaN or infinite in t [rows, columns], and disposes t. */
+/** Counts what is NaN or infinite in t [rows, columns] or [columns], and disposes t. */
 export async function findNonFinite(t: Tensor): Promise<NonFinite | null> {
   const values = await t.data();
-  const width = t.shape[1]!;
+  const width = t.shape.at(-1)!;
   t.dispose();
   let count = 0;
   let first = -1;

@@ -94,9 +94,9 @@ function checkTable(adapters: Adapters, name: string, mayUntie: boolean): void {
 }
 
 async function checkFinite(adapters: Adapters, names: readonly string[]): Promise<void> {
-  for (const name of names) {
+  for (const [i, name] of names.entries()) {
     for (const [path, layer] of adapters.layers()) {
-      const found = layer.has(name) ? await layer.nonFinite(name) : null;
+      const found = layer.has(name) ? await layer.nonFinite(name, names.slice(0, i)) : null;
       if (!found) continue;
       const { count, row, column } = found;
       throw new AdapterError(

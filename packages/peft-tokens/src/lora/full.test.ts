@@ -94,6 +94,19 @@ describe.each([
     expect(logitsOf(base)).toEqual(trained);
   });
 
+  test("A-52: NaN in a copy stops a safe merge, with its place", async () => {
+    const { peft } = adapted(name, { modules_to_save });
+    const scale = peft.parameters().find((t) => t.requiresGrad && t.shape.length === 1)!;
+    put(
+      scale,
+      Array.from(scale.dataSync(), (x, i) => (i >= 4 ? Infinity : x)),
+    );
+    const error = await caught(() => peft.mergeAdapter({ safeMerge: true }));
+    expect(error).toMatchObject({ code: "NON_FINITE", fields: { module: norm, count: 2, row: 0, column: 4 } });
+    expect(peft.mergedAdapters).toEqual([]);
+    expect(valuesOf(peft.unload())).toEqual(valuesOf(makeBase(name)));
+  });
+
   test("two adapters that train one module in full exclude each other", async () => {
     const { peft } = adapted(name, { modules_to_save });
     peft.addAdapter("rival", new LoraConfig(options(name, { modules_to_save: [head] })));

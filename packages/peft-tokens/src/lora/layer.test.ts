@@ -216,6 +216,33 @@ describe.each(runs)("LoRA, $name on $title", ({ name, backend }) => {
   });
 });
 
+test.each(["float16", "float32"] as const)(
+  "A-52: a safe merge of two adapters looks at what both write, over %s",
+  async (dtype) => {
+    const base = makeBase("llama");
+    const holder = base.moduleAt("model.layers.0.self_attn.q_proj") as Linear;
+    holder.weight = persist(tensor(Array.from(holder.weight.dataSync()), holder.weight.shape, dtype));
+    const before = valuesOf(base);
+    const options = { r: 1, lora_alpha: 1, target_modules: ["q_proj"] };
+    const peft = getPeftModel(base, new LoraConfig(options));
+    peft.addAdapter("second", new LoraConfig(options));
+    for (const [key, t] of peft.namedParameters()) {
+      if (!key.includes("lora_")) continue;
+      const large = dtype === "float16" ? 200 : 1.5e19; // squares of which fit, twice as much does not
+      put(t, Array(t.size).fill(large));
+    }
+    const adapterNames = ["default", "second"];
+    for (const one of adapterNames) {
+      await peft.mergeAdapter({ adapterNames: [one], safeMerge: true });
+      peft.unmergeAdapter();
+    }
+    const error = await caught(() => peft.mergeAdapter({ adapterNames, safeMerge: true }));
+    expect(error).toMatchObject({ code: "NON_FINITE", fields: { name: "second", row: 0, column: 0 } });
+    expect(peft.mergedAdapters).toEqual([]);
+    expect(valuesOf(peft.unload())).toEqual(before);
+  },
+);
+
 describe("LoRA on an embedding", () => {
   const IDS = Int32Array.from([3, 0, 3, 10]);
   const embedding = (name: string) => (name === "gpt2" ? "wte" : "embed_tokens");

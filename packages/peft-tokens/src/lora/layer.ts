@@ -148,8 +148,9 @@ export class LoraLayer extends AdapterLayer {
   unmerge(name: string): void {
     this.#merged.remove(name, () => this.#update(name));
   }
-  nonFinite(name: string): Promise<NonFinite | null> {
-    return this.#merged.nonFinite(() => this.#update(name));
+  nonFinite(name: string, earlier: readonly string[]): Promise<NonFinite | null> {
+    const names = [...earlier.filter((other) => this.has(other)), name];
+    return this.#merged.nonFinite(names.map((each) => () => this.#update(each)));
   }
 
   /** s·B·A as the weight stores it. */

@@ -50,12 +50,13 @@ export class MergedWeight {
     if (at >= 0) this.#merged.splice(at, 1)[0]!.before?.dispose();
   }
 
-  /** What `add` would write and that is NaN or infinite. */
-  nonFinite(update: () => Tensor): Promise<NonFinite | null> {
+  /** What adding the updates one after the other would write in the end and that is NaN or infinite. */
+  nonFinite(updates: readonly (() => Tensor)[]): Promise<NonFinite | null> {
     const written = untracked(() => {
       using _temporary = new Scope();
       const weight = this.#weight();
-      return persist(cast(cast(add(weight, update()), weight.dtype), "float32"));
+      const sum = updates.reduce((w, update) => cast(add(w, update()), weight.dtype), weight);
+      return persist(cast(sum, "float32"));
     });
     return findNonFinite(written);
   }
