@@ -84,6 +84,7 @@ export class PeftModel<M extends AdaptableModel = CausalLM> extends Module {
       ...options
     }: LoadOptions & { adapterName?: string; onWarning?: OnWarning } = {},
   ): Promise<PeftModel<M>> {
+    checkUnmixed("PeftModel.fromPretrained", options);
     const restore = rememberFlags(model);
     try {
       const peft = new PeftModel(model, onWarning);
@@ -318,6 +319,7 @@ export function getPeftModel<M extends AdaptableModel>(
   options: PeftOptions = {},
 ): PeftModel<M> {
   const { adapterName = "default", onWarning = toConsole, ...rest } = options;
+  checkUnmixed("getPeftModel", rest);
   const restore = rememberFlags(model);
   try {
     const peft = new PeftModel(model, onWarning);
@@ -328,6 +330,14 @@ export function getPeftModel<M extends AdaptableModel>(
     restore();
     throw error;
   }
+}
+
+/** PEFT's models of several types at once are not here. Throws ConfigError UNSUPPORTED. */
+function checkUnmixed(where: string, options: object): void {
+  const { mixed = false } = options as { readonly mixed?: unknown };
+  if (mixed === false) return;
+  const message = `${where}: adapters of a model are of one type, so that mixed must be false, got ${JSON.stringify(mixed)}`;
+  throw new ConfigError("UNSUPPORTED", message, { mixed });
 }
 
 /** The rows that train: what an optimizer takes. */
