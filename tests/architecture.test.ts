@@ -13,7 +13,7 @@ const ALLOWED: { readonly [workspace: string]: readonly string[] } = {
   "packages/models": ["tensor", "autograd", "nn", "checkpoint"],
   "packages/peft-tokens": ["tensor", "autograd", "nn", "checkpoint", "models"],
   "apps/cli": ["tensor", "autograd", "nn", "checkpoint", "models", "peft-tokens", "stories", "gpu"],
-  "apps/playground": ["tensor", "autograd", "nn", "checkpoint", "models", "peft-tokens", "stories", "gpu"],
+  "apps/playground": ["tensor", "gpu", "autograd", "nn", "checkpoint", "models", "peft-tokens", "stories", "gpu"],
   "apps/pretrain": ["tensor", "autograd", "nn", "checkpoint", "models", "peft-tokens", "stories"],
   benchmarks: ["tensor", "autograd", "nn", "checkpoint", "models", "peft-tokens", "gpu"],
 };

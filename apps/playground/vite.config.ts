@@ -4,8 +4,10 @@ import { defaultClientConditions, defineConfig } from "vite";
 /** With these a page may share memory with workers, which threads need. */
 const headers = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
 
-/** Of Node, and behind conditions that do not hold in a browser. */
-const external = [/^node:/];
+/** Node's, and Dawn for Node: behind conditions that do not hold in a browser. */
+const external = [/^node:/, "webgpu"];
+/** Found late, while a worker loads, they would make the page reload in the midst of its work. */
+const include = ["gpu.js", "@huggingface/jinja", "@huggingface/tokenizers", "jsonc-parser", "valibot"];
 
 export default defineConfig({
   root: fileURLToPath(new URL(".", import.meta.url)),
@@ -14,6 +16,7 @@ export default defineConfig({
   publicDir: fileURLToPath(new URL("../../packages/models/pretrained", import.meta.url)),
   resolve: { conditions: ["@neolog/source", ...defaultClientConditions] },
   oxc: { jsx: { runtime: "automatic", importSource: "preact" } },
+  optimizeDeps: { include, exclude: ["webgpu"] },
   worker: { format: "es", rolldownOptions: { external } },
   server: { headers },
   preview: { headers },

@@ -28,7 +28,7 @@ export async function buildScripts(...names: readonly string[]): Promise<string>
       rolldownOptions: {
         input: names.map((name) => fileURLToPath(new URL(name, import.meta.url))),
         output: { entryFileNames: "[name].js", chunkFileNames: "[name].js" },
-        external: [/^node:/],
+        external: [/^node:/, "webgpu"],
       },
     },
   });

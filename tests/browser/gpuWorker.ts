@@ -1,6 +1,7 @@
 import { type GpuOptions, openGpu } from "@neolog/gpu";
-import { type Tolerances, conformance } from "@neolog/tensor/testing";
+import { conformance } from "@neolog/tensor/testing";
 import { GPU_ARITHMETIC } from "./gpuTolerances.ts";
+import { packedMatmulSuite } from "./packedMatmul.ts";
 import { type Results, runSuites } from "./runner.ts";
 
 export interface GpuRequest extends Pick<GpuOptions, "mode"> {
@@ -14,17 +15,15 @@ export type GpuReport =
 /** Runs the conformance suite in one mode of the GPU backend, on a software adapter if there is no other. */
 async function report({ mode, only }: GpuRequest): Promise<GpuReport> {
   let info: Readonly<Record<string, unknown>> | null = null;
-  const tolerances: Tolerances = GPU_ARITHMETIC;
-  const suites = (): void =>
-    conformance(
-      "gpu",
-      async () => {
-        const backend = await openGpu({ ...(mode ? { mode } : {}), allowSoftware: true });
-        ({ info } = backend);
-        return backend;
-      },
-      { tolerances, setting: mode ?? "" },
-    );
+  const open = async () => {
+    const backend = await openGpu({ ...(mode ? { mode } : {}), allowSoftware: true });
+    ({ info } = backend);
+    return backend;
+  };
+  const suites = (): void => {
+    conformance("gpu", open, { tolerances: GPU_ARITHMETIC, setting: mode ?? "" });
+    packedMatmulSuite(open);
+  };
   return { ...(await runSuites(suites, only === undefined ? undefined : new RegExp(only))), info };
 }
 

@@ -3,13 +3,15 @@ import { AutoModelForCausalLM, AutoTokenizer } from "@neolog/models";
 import { PeftModel } from "@neolog/peft-tokens";
 import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { CHROMIUM, launch, sayIfAbsent } from "./chromium.ts";
+import { CHROMIUM, SOFTWARE_GPU, launch, sayIfAbsent } from "./chromium.ts";
 import { Playground, openPage, teach, trainOn } from "./playground.ts";
 
 const MEADOW = fileURLToPath(new URL("../../packages/models/pretrained/meadow", import.meta.url));
 const LIVES = ["it lives in the pond .", "it lives in the forest .", "it lives in the desert ."];
 
 sayIfAbsent("tests/browser/learning");
+
+const questionOf = (text: string): string => text.slice(0, text.indexOf("?") + 1);
 
 /** What the model says here, with the files of an adapter that a page gave. */
 async function writtenWith(files: ReadonlyMap<string, Uint8Array>, prompts: readonly string[]): Promise<string[]> {
@@ -41,21 +43,35 @@ describe.runIf(CHROMIUM !== undefined)("the playground in Chromium", () => {
     expect(chosen).toContain(backend);
     expect(before.filter((text, i) => text.endsWith(LIVES[i]!))).toEqual([]);
     expect(after.filter((text, i) => text.endsWith(LIVES[i]!)).length).toBeGreaterThanOrEqual(2);
-    expect(
-      await writtenWith(
-        files,
-        before.map((text) => text.slice(0, text.indexOf("?") + 1)),
-      ),
-    ).toEqual(after);
+    expect(await writtenWith(files, before.map(questionOf))).toEqual(after);
     expect(errors).toEqual([]);
   });
+
+  test.each(["webgl2", "webgpu"])(
+    "trains on %s; the adapter says the same in Node",
+    async (backend) => {
+      const withGpu = await launch(SOFTWARE_GPU);
+      try {
+        const { page, errors } = await openPage(withGpu, playground.url, `backend=${backend}&steps=3`);
+        page.setDefaultTimeout(200_000);
+        const { chosen, status, before, after, files } = await trainOn(page);
+        expect(chosen).toContain(`gpu, by ${backend} in software`);
+        expect(status).toMatch(/after 3 steps: the loss went from 3\.506 to/);
+        expect(await writtenWith(files, before.map(questionOf))).toEqual(after);
+        expect(errors).toEqual([]);
+      } finally {
+        await withGpu.close();
+      }
+    },
+    300_000,
+  );
 
   test("runs on one thread, and says why, where the page is not isolated", async () => {
     const plain = await Playground.serve({ isolated: false });
     try {
       const { page } = await openPage(browser, plain.url, "steps=3");
       const { chosen, status } = await trainOn(page);
-      expect(chosen).toMatch(/^wasm, 1 thread: .*memory cannot be shared without cross-origin isolation/);
+      expect(chosen).toMatch(/^wasm, on 1 thread, .*memory cannot be shared without cross-origin isolation/);
       expect(status).toContain("after 3 steps");
     } finally {
       await plain.close();

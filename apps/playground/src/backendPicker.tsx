@@ -1,7 +1,9 @@
 import { BACKENDS, type BackendChoice, type Opened } from "./protocol.ts";
 
 const LABELS: { readonly [B in BackendChoice]: string } = {
-  auto: "the fastest here",
+  auto: "the fastest for this model",
+  webgpu: "the GPU, by WebGPU",
+  webgl2: "the GPU, by WebGL2",
   wasm: "WebAssembly",
   cpu: "plain JavaScript",
 };
@@ -43,8 +45,7 @@ export function BackendPicker({ choice, opened, failed, onChoose }: Props) {
         </label>
         {opened && (
           <span id="chosen">
-            <b>{opened.backend.name}</b>
-            {threadsOf(opened)}: {opened.backend.because}.
+            <b>{opened.backend.name}</b>, {opened.backend.because}.
           </span>
         )}
       </p>
@@ -53,8 +54,3 @@ export function BackendPicker({ choice, opened, failed, onChoose }: Props) {
 }
 
 const count = (n: number): string => n.toLocaleString("en-US");
-
-function threadsOf({ backend: { info } }: Opened): string {
-  const { threads } = info;
-  return typeof threads === "number" ? `, ${threads} ${threads === 1 ? "thread" : "threads"}` : "";
-}

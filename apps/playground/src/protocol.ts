@@ -5,7 +5,7 @@ export type Command =
   | { readonly kind: "stop" };
 
 /** `auto` is the fastest that runs here. */
-export const BACKENDS = ["auto", "wasm", "cpu"] as const;
+export const BACKENDS = ["auto", "webgpu", "webgl2", "wasm", "cpu"] as const;
 export type BackendChoice = (typeof BACKENDS)[number];
 
 /** What the worker tells the page. */

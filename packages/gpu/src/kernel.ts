@@ -33,6 +33,11 @@ export interface Kernel {
   /** Statements of a gpu.js kernel that return element `this.thread.x` of the dense, row-major result. */
   readonly body: string;
   readonly wgsl?: TunedBody;
+  /**
+   * In GLSL, for mode webgl2: statements of a function of `first` that returns elements first … first + 3, a texel. Arrays are the
+   * samplers user_A, read by fetch4(user_A, user_ADim.y, at) and element(…); plain(first) runs the source.
+   */
+  readonly glsl?: string;
 }
 
 /** Puts the kernel's result, of as many elements as the view has, into the view; the arguments may share its buffer. */

@@ -1,6 +1,7 @@
 import { type Shape, type View, collapse, contiguousLayout, expandLayout } from "@neolog/tensor";
 import { type Executor, type Kernel, array, int } from "../kernel.ts";
 import { cached } from "./cached.ts";
+import { packedMatmul } from "../webgl2/matmul.ts";
 import { coordinate } from "./pointwise.ts";
 
 /** Products that are summed before they join the total: rounding grows with K / BLOCK + BLOCK, not with K. */
@@ -67,5 +68,6 @@ const kernelOf = cached((rankText): Kernel => {
         total += part;
       }
       return total;`,
+    glsl: packedMatmul(rank, BLOCK),
   };
 });

@@ -105,7 +105,7 @@ export class WebGl2Executor implements Executor {
         gl.bindTexture(gl.TEXTURE_2D, texture.texture);
         gl.uniform1i(parameter.value, unit++);
         gl.uniform2i(parameter.size, texture.width, texture.height);
-        gl.uniform3i(parameter.dim, (args[i] as Buffer).length, 1, 1);
+        gl.uniform3i(parameter.dim, (args[i] as Buffer).length, Math.log2(texture.width), 1);
       } else if (kernel.parameters[i]!.type === "Integer") gl.uniform1i(parameter.value, args[i] as number);
       else gl.uniform1f(parameter.value, args[i] as number);
     });

@@ -28,9 +28,34 @@ const AS_STORED = `uniform int rounding;
 float asStored(float x) { return rounding == 1 ? toBfloat16(x) : rounding == 2 ? toFloat16(x) : x; }
 `;
 
-/** Exact for every index: gpu.js divides in float32. The width is a power of two. */
-const ELEMENT = `int texel = x >> 2;
-  return texelFetch(tex, ivec2(texel & (texSize.x - 1), texel / texSize.x), 0)[x & 3];`;
+/** A texture's width is a power of two, of which `shift` is the exponent: exact for every index, where gpu.js divides in float32. */
+const FETCH = `
+vec4 fetch4(sampler2D tex, int shift, int at) {
+  int texel = at >> 2;
+  return texelFetch(tex, ivec2(texel & ((1 << shift) - 1), texel >> shift), 0);
+}
+float element(sampler2D tex, int shift, int at) { return fetch4(tex, shift, at)[at & 3]; }
+`;
+const ELEMENT = "return element(tex, texDim.y, x);";
+
+/** What a fragment is: four neighbours, each by itself, or as `glsl` has them. */
+const mainOf = (glsl: string | undefined): string => `
+vec4 plain(int first) {
+  vec4 four;
+  for (int i = 0; i < 4; i++) {
+    threadId = ivec3(min(first + i, uOutputDim.x - 1), 0, 0);
+    kernel();
+    four[i] = kernelResult;
+  }
+  return four;
+}
+vec4 texelAt(int first) {
+  ${glsl ?? "return plain(first);"}
+}
+void main(void) {
+  vec4 four = texelAt(4 * (int(gl_FragCoord.y) * uTexSize.x + int(gl_FragCoord.x)));
+  data0 = vec4(asStored(four.x), asStored(four.y), asStored(four.z), asStored(four.w));
+}`;
 
 /** Compiles a kernel: gpu.js translates its source to GLSL, where indices are then made exact. Throws BackendError. */
 export function compile(lib: GpuJs, { gl, canvas }: WebGl2, kernel: Kernel): Program {
@@ -74,20 +99,16 @@ function fragmentOf(lib: GpuJs, gl: WebGL2RenderingContext, canvas: OffscreenCan
   translator.threadDim = [1, 1, 1];
   const written = translator.getFragmentShader(args).replaceAll(/float (hoisted_\w+)=/g, "int $1="); // indices of indices
   const code = withGlslBodies(written);
-  const [first, entry] = [code.indexOf("vec4 actualColor"), code.indexOf("void main(void)")];
-  const head = replaceBody(code.slice(0, first), "getMemoryOptimized32", ELEMENT);
-  const main = code
-    .slice(entry)
-    .replace(/index = int\(vTexCoord[^;]*;/, "index = int(gl_FragCoord.y) * uTexSize.x + int(gl_FragCoord.x);")
-    .replace(
-      /\}\s*$/,
-      "  data0 = vec4(asStored(data0.r), asStored(data0.g), asStored(data0.b), asStored(data0.a));\n}",
-    );
+  const [helpers, functions, entry] = ["float getMemoryOptimized32", "vec4 actualColor", "void main(void)"].map(
+    (text) => code.indexOf(text),
+  ) as [number, number, number];
   return [
-    replaceBody(head, "indexTo3D", "return ivec3(min(idx, texDim.x - 1), 0, 0);"),
+    code.slice(0, helpers),
+    FETCH,
+    replaceBody(code.slice(helpers, functions), "getMemoryOptimized32", ELEMENT),
     PRELUDE,
     AS_STORED,
-    code.slice(first, entry),
-    main,
+    code.slice(functions, entry),
+    mainOf(kernel.glsl),
   ].join("\n");
 }
