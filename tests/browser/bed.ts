@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { type Server, createServer } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -10,6 +11,11 @@ export const ISOLATION = {
   "Cross-Origin-Opener-Policy": "same-origin",
   "Cross-Origin-Embedder-Policy": "require-corp",
 };
+
+const shared = fileURLToPath(new URL("../../../shared/golden/models", import.meta.url));
+/** Recorded models, by their names; a few where the whole set is absent. */
+const MODELS = existsSync(shared) ? shared : fileURLToPath(new URL("../../fixtures/models", import.meta.url));
+export const RECORDED = ["gpt2", "llama"].filter((name) => existsSync(join(MODELS, name, "peft.json")));
 
 /** Builds scripts of this folder for a browser, with what test suites import from vitest; → the folder that holds them. */
 export async function buildScripts(...names: readonly string[]): Promise<string> {
@@ -35,7 +41,7 @@ export async function buildScripts(...names: readonly string[]): Promise<string>
   return outDir;
 }
 
-/** An isolated, empty page beside the scripts of a folder. */
+/** An isolated, empty page beside the scripts of a folder, and the recorded models under /models/. */
 export class Bed {
   readonly #folder: string;
   readonly #server: Server;
@@ -48,10 +54,15 @@ export class Bed {
     const folder = await buildScripts(...scripts);
     const server = createServer((request, response) => {
       for (const [name, value] of Object.entries(ISOLATION)) response.setHeader(name, value);
-      const isScript = request.url?.endsWith(".js") ?? false;
-      response.setHeader("Content-Type", isScript ? "text/javascript" : "text/html");
-      if (!isScript) return void response.end("<!doctype html><title>test</title>");
-      readFile(join(folder, basename(request.url!))).then(
+      const { pathname } = new URL(request.url!, "http://localhost");
+      const [, place, rest] = /^\/(models)\/(.*)$/.exec(pathname) ?? [];
+      const isScript = pathname.endsWith(".js");
+      response.setHeader(
+        "Content-Type",
+        isScript ? "text/javascript" : place ? "application/octet-stream" : "text/html",
+      );
+      if (!isScript && !place) return void response.end("<!doctype html><title>test</title>");
+      readFile(place ? join(MODELS, rest!) : join(folder, basename(pathname))).then(
         (bytes) => response.end(bytes),
         () => response.writeHead(404).end(),
       );

@@ -1,6 +1,6 @@
 import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { Bed } from "./bed.ts";
+import { Bed, RECORDED } from "./bed.ts";
 import { CHROMIUM, SOFTWARE_GPU, launch, sayIfAbsent } from "./chromium.ts";
 import type { GpuReport, GpuRequest } from "./gpuWorker.ts";
 
@@ -38,7 +38,7 @@ describe.runIf(CHROMIUM !== undefined)("the conformance suite on the GPU backend
     "%s",
     async (mode) => {
       const only = process.env["NEOLOG_ONLY"];
-      const report = await ask(only === undefined ? { mode } : { mode, only });
+      const report = await ask({ mode, models: RECORDED, ...(only === undefined ? {} : { only }) });
       if ("error" in report) throw new Error(report.error);
       expect(report.failed).toEqual([]);
       expect(report.info).toMatchObject({ mode, software: true });
