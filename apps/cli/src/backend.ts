@@ -6,19 +6,20 @@ const opened = new Map<string, Backend>();
 
 /** Computes on the named backend, else on the fastest that runs here. Throws BackendError for one that does not. */
 export async function chooseBackend(name: string | undefined): Promise<void> {
-  setDefaultBackend(name === undefined ? await fastest() : await open(name));
+  setDefaultBackend(name === undefined ? await fastest() : await openNamed(name));
 }
 
 async function fastest(): Promise<Backend> {
   try {
-    return await open("wasm");
+    return await openNamed("wasm");
   } catch (error) {
-    if (error instanceof BackendError) return open("cpu");
+    if (error instanceof BackendError) return openNamed("cpu");
     throw error;
   }
 }
 
-async function open(name: string): Promise<Backend> {
+/** `gpu:webgpu` is one mode of the GPU backend. Throws BackendError where it does not run. */
+export async function openNamed(name: string): Promise<Backend> {
   const backend = opened.get(name) ?? (await (isGpu(name) ? openGpu(name) : openBackend(name, { v8Flags: true })));
   opened.set(name, backend);
   return backend;

@@ -2,6 +2,7 @@ import { Command } from "@commander-js/extra-typings";
 import { adaptersCommand } from "./adapters.ts";
 import { combineCommand } from "./combine.ts";
 import { demoCommand } from "./demo.ts";
+import { devicesCommand } from "./devices.ts";
 import { downloadCommand } from "./download.ts";
 import { DONE, oneLine, report } from "./errors.ts";
 import { evalCommand } from "./eval.ts";
@@ -27,6 +28,7 @@ const COMMANDS = [
   tokensCommand,
   trimCommand,
   downloadCommand,
+  devicesCommand,
 ] as const;
 
 /** Runs one command line, without the program's name. → 0 done, 1 failed, 2 wrong usage. */
