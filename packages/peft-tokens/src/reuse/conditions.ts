@@ -5,9 +5,13 @@ import { TrainableTokensLayer } from "../layer.ts";
 import { LoraLayer } from "../lora/layer.ts";
 import type { AnyPeftModel } from "../model.ts";
 
+/** A head that is one product, with the rows in effect. */
+export type OneProduct = NonNullable<CausalLM["linearHead"]>;
+
 /** Where rows train, while only that changes what the model computes. */
 export interface RowsAlone {
   readonly model: CausalLM;
+  readonly head: OneProduct;
   /** What lookups give instead of the table's rows. */
   readonly input: readonly Override[];
   /** All that is constant: the base, and what is merged into it. */
@@ -37,14 +41,15 @@ export function rowsAlone(peft: AnyPeftModel): RowsAlone | string {
     else if (path !== model.headPath && overrides.length > 0)
       return `rows of ${path} are in effect, which is neither the input embedding nor the head`;
   }
-  if (!model.linearHead) return "the head is more than one product";
+  const head = model.linearHead;
+  if (!head) return "the head is more than one product";
   const base: Tensor[] = [];
   for (const [name, t] of peft.namedParameters()) {
     if (rows.has(t)) continue;
     if (t.requiresGrad) return `${name} trains`;
     base.push(t);
   }
-  return { model, input, base, longest: longestOf(model.config) };
+  return { model, head, input, base, longest: longestOf(model.config) };
 }
 
 /** Up to how many positions all texts turn by the same angles: "dynamic" and "longrope" stretch those of longer ones. */

@@ -1,4 +1,3 @@
-import type { CausalLM } from "@neolog/models";
 import {
   BYTES_PER_ELEMENT,
   type SeenColumns,
@@ -10,6 +9,7 @@ import {
   linearCrossEntropy,
   persist,
 } from "@neolog/tensor";
+import type { OneProduct } from "./conditions.ts";
 
 /** Where the head trains: what the logits that train are computed from, and what is known of all others. */
 interface TrainedColumns extends SeenColumns {
@@ -32,9 +32,9 @@ export class FrozenLoss {
   }
 
   /** From the normed output at the targets of a prefix, hidden [n, hidden]. Call it untracked; the result lives until disposed. */
-  static from(model: CausalLM, hidden: Tensor, targets: Int32Array): FrozenLoss {
-    const { weight, override, cap } = model.linearHead!;
-    if (!override) return new FrozenLoss(targets, persist(lossesOf(model, hidden, targets)), null);
+  static from(head: OneProduct, hidden: Tensor, targets: Int32Array): FrozenLoss {
+    const { weight, override, cap } = head;
+    if (!override) return new FrozenLoss(targets, persist(lossesOf(head, hidden, targets)), null);
     const seen = frozenColumns(hidden, weight, intTensor(targets), override.columns, { softcap: cap });
     const { max, sum, picked } = seen;
     for (const t of [hidden, max, sum, picked]) persist(t);
@@ -67,11 +67,11 @@ export class FrozenLoss {
 }
 
 /** The losses of prefixes whose head trains, [n] one after the other, with gradients for its columns alone. */
-export function trainedLosses(model: CausalLM, parts: readonly FrozenLoss[]): Tensor {
+export function trainedLosses(head: OneProduct, parts: readonly FrozenLoss[]): Tensor {
   const columns = parts.map((part) => part.columns!);
   const joined = (key: keyof TrainedColumns): Tensor => cat(columns.map((each) => each[key]));
   const targets = Int32Array.from(parts.flatMap((part) => [...part.targets]));
-  return lossesOf(model, joined("hidden"), targets, {
+  return lossesOf(head, joined("hidden"), targets, {
     max: joined("max"),
     sum: joined("sum"),
     picked: joined("picked"),
@@ -80,11 +80,10 @@ export function trainedLosses(model: CausalLM, parts: readonly FrozenLoss[]): Te
 
 /** The loss of each row of hidden [n, hidden], [n]. */
 export function lossesOf(
-  model: CausalLM,
+  { weight, override, cap }: OneProduct,
   hidden: Tensor,
   targets: Int32Array,
   frozen: SeenColumns | null = null,
 ): Tensor {
-  const { weight, override, cap } = model.linearHead!;
   return linearCrossEntropy(hidden, weight, intTensor(targets), { override, softcap: cap, frozen, reduction: "none" });
 }

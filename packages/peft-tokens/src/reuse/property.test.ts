@@ -94,7 +94,10 @@ describe.each(backends)("on $title", ({ backend }) => {
         const n = texts.length;
         const ordinary = Int32Array.from({ length: n }, (_, i) => i);
         const targets = new Int32Array(n).fill(-100);
-        const run = runPrefix(model, { ids: Int32Array.from(texts), positions: ordinary, targets, prefix });
+        const run = runPrefix(
+          { model, head: model.linearHead! },
+          { ids: Int32Array.from(texts), positions: ordinary, targets, prefix },
+        );
         const logits = noGrad(
           () => model.forward({ input_ids: [texts.slice(prefix)], past_key_values: run.prefix }).logits,
         );

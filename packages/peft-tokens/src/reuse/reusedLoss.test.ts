@@ -90,7 +90,8 @@ function embeddingOf(type: string): string {
 const WINDOWED = /^(gemma2|gemma3_text|mistral|qwen2|qwen3),/;
 
 describe("A-87: reuse and skipping equal plain", () => {
-  describe.each(CASES)("%s", (_, { base, config, sides }) => {
+  describe.each(CASES)("%s", (name, { base, config, sides }) => {
+    const isInputOnly = name.endsWith("input");
     const wrapped = (): PeftModel => getPeftModel(makeBase(base), config, sides ? { sides } : {});
     test.each([
       ["full rows", BATCH, true],
@@ -117,6 +118,7 @@ describe("A-87: reuse and skipping equal plain", () => {
           expect(rest).toEqual({ rows: 8, off: 0, why: null });
         }
         if (title === "no trained token") expect(report.skipped).toBe(12);
+        expect(reuse.idle).toBe(title === "no trained token" && isInputOnly);
         reuse.dispose();
         expect(reuse.report.bytes).toBe(0);
         expect(defaultBackend().live).toBe(live);

@@ -1,4 +1,4 @@
-import type { CausalLM, LabelledBatch } from "@neolog/models";
+import type { LabelledBatch } from "@neolog/models";
 import { BYTES_PER_ELEMENT, type Tensor, add, cat, slice, sum } from "@neolog/tensor";
 import { type CallOptions, batchOf } from "../mixedBatch.ts";
 import type { AnyPeftModel } from "../model.ts";
@@ -106,18 +106,19 @@ export class ReusedLoss {
       return this.#peft.loss(batch as never, options);
     };
     if (typeof plan === "string") return plain();
-    const { model, samples } = plan;
+    const { samples } = plan;
     this.#forgetUnless(plan.base);
     const split = samples.filter(isSplit);
     if (split.length === 0 || samples.every(({ ids }) => ids.length === 0)) return plain();
     this.#skipped += split.filter(({ ids, prefix }) => prefix === ids.length).length;
-    const { loss, ran } = this.#meanOf(model, samples);
+    const { loss, ran } = this.#meanOf(plan);
     this.#idle = !loss.tracked;
     return ran ? loss : withZeros(loss, plan);
   }
 
   /** From the parts of all samples; `ran`: some of them were looked up with a graph. */
-  #meanOf(model: CausalLM, samples: readonly Sample[]): { readonly loss: Tensor; readonly ran: boolean } {
+  #meanOf(plan: Plan): { readonly loss: Tensor; readonly ran: boolean } {
+    const { model, head, samples } = plan;
     const parts: Part[] = [];
     const ends: { readonly hidden: Tensor; readonly at: Span; readonly targets: Int32Array }[] = [];
     const trained: { readonly loss: FrozenLoss; readonly at: Span }[] = [];
@@ -130,7 +131,7 @@ export class ReusedLoss {
         whole.push({ sample, at: [start, total] });
         continue;
       }
-      const { loss, prefix } = this.#beginning(model, sample);
+      const { loss, prefix } = this.#beginning(plan, sample);
       const middle = start + (loss?.targets.length ?? 0);
       if (loss?.losses) parts.push({ losses: loss.losses, at: [[start, middle]] });
       else if (loss) trained.push({ loss, at: [start, middle] });
@@ -141,7 +142,7 @@ export class ReusedLoss {
     }
     if (trained.length > 0) {
       const losses = trainedLosses(
-        model,
+        head,
         trained.map(({ loss }) => loss),
       );
       parts.push({ losses, at: trained.map(({ at }) => at) });
@@ -151,7 +152,7 @@ export class ReusedLoss {
     if (hidden.length > 0) {
       const targets = [...own.map(countedTargets), ...ends.map((end) => end.targets)].flatMap((each) => [...each]);
       const at = [...whole, ...ends].map((each) => each.at);
-      parts.push({ losses: lossesOf(model, cat(hidden), Int32Array.from(targets)), at });
+      parts.push({ losses: lossesOf(head, cat(hidden), Int32Array.from(targets)), at });
     }
     return { loss: meanInOrder(parts, total), ran: hidden.length > 0 };
   }
@@ -169,11 +170,10 @@ export class ReusedLoss {
         [off, why] = [off + length, plan];
         continue;
       }
-      const { model } = plan;
-      const { weight, override } = model.linearHead!;
+      const { weight, override } = plan.head;
       for (const sample of plan.samples.filter(({ ids }) => ids.length > 0).filter(isSplit)) {
         const { ids, prefix, targets } = sample;
-        perPosition ??= bytesPerPosition(model, sample);
+        perPosition ??= bytesPerPosition(plan, sample);
         const n = countedIn(targets.subarray(0, prefix)).length;
         if (prefix < ids.length) total += perPosition * prefix;
         total += BYTES_PER_ELEMENT.float32 * n * (override ? weight.shape[1]! + SEEN : 1);
@@ -206,12 +206,9 @@ export class ReusedLoss {
   }
 
   /** What a sample's prefix predicts, and what its end needs of it, for the scope around this call; null where there is none. */
-  #beginning(
-    model: CausalLM,
-    sample: Sample,
-  ): { readonly loss: FrozenLoss | null; readonly prefix: FrozenPrefix | null } {
+  #beginning(plan: Plan, sample: Sample): { readonly loss: FrozenLoss | null; readonly prefix: FrozenPrefix | null } {
     const { ids, prefix, targets } = sample;
-    const [ofLoss, ofPrefix] = [keyOfLoss(model, sample), keyOfPrefix(sample)];
+    const [ofLoss, ofPrefix] = [keyOfLoss(plan, sample), keyOfPrefix(sample)];
     const wanted = { loss: countedIn(targets.subarray(0, prefix)).length > 0, prefix: prefix < ids.length };
     const kept = { loss: this.#kept.get(ofLoss), prefix: this.#kept.get(ofPrefix) };
     const known = (!wanted.loss || kept.loss) && (!wanted.prefix || kept.prefix);
@@ -223,7 +220,7 @@ export class ReusedLoss {
       };
     }
     this.#misses++;
-    const made = runPrefix(model, sample);
+    const made = runPrefix(plan, sample);
     const views = { loss: made.loss?.view() ?? null, prefix: wanted.prefix ? made.prefix.view() : null };
     this.#keep(ofLoss, made.loss, wanted.loss && !kept.loss);
     this.#keep(ofPrefix, made.prefix, wanted.prefix && !kept.prefix);
@@ -245,5 +242,5 @@ const countedTargets = ({ targets }: Sample): Int32Array => targets.filter((targ
 
 const keyOfPrefix = (sample: Sample): string => `keys and values ${prefixKey(sample)}`;
 
-const keyOfLoss = (model: CausalLM, sample: Sample): string =>
-  `loss ${prefixKey(sample)}, ${targetsKey(sample)}, ${model.linearHead!.override?.columns.join(" ") ?? ""}`;
+const keyOfLoss = ({ head }: RowsAlone, sample: Sample): string =>
+  `loss ${prefixKey(sample)}, ${targetsKey(sample)}, ${head.override?.columns.join(" ") ?? ""}`;

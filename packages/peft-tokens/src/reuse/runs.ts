@@ -1,8 +1,12 @@
 import type { CausalLM, HostMatrix } from "@neolog/models";
 import { Scope, type Tensor, reshape, takeRows, untracked } from "@neolog/tensor";
+import type { RowsAlone } from "./conditions.ts";
 import { FrozenLoss } from "./frozenLoss.ts";
 import { type FrozenPrefix, PrefixRecorder } from "./frozenPrefix.ts";
 import { type Sample, countedIn } from "./sample.ts";
+
+/** What runs. */
+type Whom = Pick<RowsAlone, "model" | "head">;
 
 /** What a sample's first positions leave behind. */
 export interface Beginning {
@@ -12,7 +16,7 @@ export interface Beginning {
 }
 
 /** Runs a sample's prefix without a graph; the result lives until disposed. */
-export function runPrefix(model: CausalLM, { ids, positions, targets, prefix }: Sample): Beginning {
+export function runPrefix({ model, head }: Whom, { ids, positions, targets, prefix }: Sample): Beginning {
   return untracked(() => {
     using _run = new Scope();
     const recorder = new PrefixRecorder();
@@ -26,7 +30,7 @@ export function runPrefix(model: CausalLM, { ids, positions, targets, prefix }: 
     const loss =
       at.length > 0
         ? FrozenLoss.from(
-            model,
+            head,
             takeRows(flat(hidden), at),
             at.map((i) => wanted[i]!),
           )
@@ -78,8 +82,8 @@ export function runWhole(model: CausalLM, samples: readonly Sample[]): Tensor {
 }
 
 /** Bytes of a position's keys and values in all layers. */
-export function bytesPerPosition(model: CausalLM, { ids, positions }: Sample): number {
-  const { prefix } = runPrefix(model, { ids, positions, targets: new Int32Array(1).fill(-100), prefix: 1 });
+export function bytesPerPosition(whom: Whom, { ids, positions }: Sample): number {
+  const { prefix } = runPrefix(whom, { ids, positions, targets: new Int32Array(1).fill(-100), prefix: 1 });
   const { bytes } = prefix;
   prefix.dispose();
   return bytes;
