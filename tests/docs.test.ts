@@ -64,3 +64,13 @@ test("the program of the page on generation streams the text that it generates",
   expect(generated).toMatch(/^ a fox sees the .* roar$/);
   expect(streamed).toBe(generated);
 });
+
+test("the program of the page on training prints the losses that it says", async () => {
+  const training = readFileSync(join(root, "docs/training.md"), "utf8");
+  const [program, ...others] = programsOf(training);
+  expect(others).toEqual([]);
+  const said = blocksOf(training)
+    .find(({ language }) => language === "")!
+    .text.trim();
+  expect((await printed(program!)).join("\n")).toBe(said);
+});
