@@ -1,4 +1,5 @@
 import { AdamW } from "@neolog/autograd";
+import { type StoredTensor, openFolder, openSafetensors, writeSafetensors } from "@neolog/checkpoint";
 import { Embedding, Linear, Module } from "@neolog/nn";
 import { Scope, type Tensor, openBackend, persist, tensor } from "@neolog/tensor";
 import { describe, expect, test } from "vitest";
@@ -184,7 +185,67 @@ describe("5", () => {
   });
 });
 
+describe("3", () => {
+  test("keys of trainable_token_indices are checked one by one, also where a load is lenient", async () => {
+    const named = (indices: Record<string, number[]>) =>
+      new LoraConfig({ r: 2, target_modules: ["q_proj"], trainable_token_indices: indices });
+    const peft = getPeftModel(makeBase("llama"), named({ embed_tokens: [1] }));
+    const files = new Map<string, Uint8Array>();
+    await peft.savePretrained(files);
+    const config = named({ embed_tokens: [1], embed_token: [2] });
+    for (const strict of [true, false]) {
+      const base = makeBase("llama");
+      const error = await caught(() => PeftModel.fromPretrained(base, files, { config, strict, ...listener() }));
+      expect(error).toMatchObject({
+        name: "TargetError",
+        code: "NOT_FOUND",
+        fields: { target_modules: ["embed_token"] },
+      });
+      expect(valuesOf(base)).toEqual(valuesOf(makeBase("llama")));
+    }
+  });
+
+  test("beside LoRA, what a wrapped embedding is asked for is the embedding's", () => {
+    const config = new LoraConfig({ r: 2, trainable_token_indices: [1, 4] });
+    const peft = getPeftModel(makeBase("llama"), config, listener());
+    setRows(peft, "default");
+    const wrapped = peft.getBaseModel().moduleAt("model.embed_tokens") as Embedding;
+    expect([wrapped.num_embeddings, wrapped.embedding_dim, wrapped.padding_idx]).toEqual([11, 6, null]);
+    const table = [...wrapped.weight.dataSync()];
+    expect(table.slice(24, 30)).toEqual([...tokenParameters(peft)[0]!.dataSync()].slice(6));
+    expect(table.slice(0, 6)).toEqual(
+      [...(makeBase("llama").moduleAt("model.embed_tokens") as Embedding).weight.dataSync()].slice(0, 6),
+    );
+  });
+});
+
 describe("7", () => {
+  test("7.5: a file without metadata loads", async () => {
+    const peft = adapted("llama");
+    const files = new Map<string, Uint8Array>();
+    await peft.savePretrained(files);
+    const stored = await openSafetensors(await (await openFolder(files)).open("adapter_model.safetensors"));
+    const tensors = new Map<string, StoredTensor>();
+    for (const key of stored.tensors.keys()) tensors.set(key, await stored.read(key));
+    const bare = writeSafetensors(tensors, new Map());
+    expect(new TextDecoder("latin1").decode(bare)).not.toContain("__metadata__");
+    const again = await PeftModel.fromPretrained(makeBase("llama"), files.set("adapter_model.safetensors", bare), {
+      onWarning: ({ message }) => expect.fail(message),
+    });
+    expect(logitsOf(again)).toEqual(logitsOf(peft));
+  });
+
+  test("7.6: whole tables that are saved for added rows are warned of, with the number of rows", async () => {
+    const base = makeBase("llama");
+    base.resizeTokenEmbeddings(15);
+    const messages: string[] = [];
+    const onWarning = ({ code, message }: { code: string; message: string }) => messages.push(`${code} ${message}`);
+    await saved(getPeftModel(base, tokens([11, 3]), { onWarning }));
+    expect(messages).toEqual([
+      "EMBEDDINGS_SAVED savePretrained: 3 rows that resizing added are not in default; the whole tables are saved with it",
+    ]);
+  });
+
   test("7.1: the card has PEFT's front matter", async () => {
     const options = { base_model_name_or_path: "org/base", task_type: "CAUSAL_LM" } as const;
     const front = (card: string): string[] => card.split("---\n")[1]!.trimEnd().split("\n");
