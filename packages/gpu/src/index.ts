@@ -4,5 +4,6 @@ import { openGpu } from "./open.ts";
 registerBackend("gpu", openGpu);
 
 export { GpuBackend } from "./backend.ts";
+export { DeviceError, DeviceLostError, NoGpuError } from "./errors.ts";
 export type * from "./kernel.ts";
 export { type GpuOptions, openGpu } from "./open.ts";
