@@ -1,9 +1,19 @@
 import { adoptStateDict, stateDict } from "@neolog/nn";
 import { ARCHITECTURES, CausalLM, type PretrainedConfig } from "@neolog/models";
-import { Scope, Tensor, cast, defaultBackend, mul, ones, persist, randn, withShapesOnly, zeros } from "@neolog/tensor";
+import {
+  Tensor,
+  cast,
+  defaultBackend,
+  normalAt,
+  ones,
+  persist,
+  toBfloat16,
+  withShapesOnly,
+  zeros,
+} from "@neolog/tensor";
 
-/** As many random weights as are drawn; large ones repeat them. A prime, so that rows of a matrix differ. */
-const DRAWN = 1_000_003;
+/** As many random weights as are drawn; large ones repeat them. Twice a prime, so that rows of a matrix differ and halves lie in pairs. */
+const DRAWN = 1_000_006;
 
 /** A model with random bfloat16 weights that never was float32, on the default backend. */
 export function randomBfloat16Model(config: PretrainedConfig): CausalLM {
@@ -11,8 +21,7 @@ export function randomBfloat16Model(config: PretrainedConfig): CausalLM {
   const model = withShapesOnly(() => ARCHITECTURES[config.model_type]!.create(config, "config.json"));
   if (!(model instanceof CausalLM)) throw new TypeError(`bfloat16 model: must be a decoder, got ${config.model_type}`);
 
-  using _drawn = new Scope();
-  const drawn = cast(mul(randn([DRAWN], 1), 0.02), "bfloat16").dataSync();
+  const drawn = Uint16Array.from({ length: DRAWN }, (_, i) => toBfloat16(normalAt(1, i) * 0.02));
   let next = 0;
   const random = (shape: readonly number[]): Tensor => {
     const length = shape.reduce((product, d) => product * d, 1);

@@ -34,7 +34,7 @@ const inOnePiece = (executor: Executor & TunedExecutor): TunedExecutor => ({
   runTuned: (call) => {
     if (executor.runTuned(call)) return true;
     throw new BackendError(
-      `gpu: ${call.kernel.key.split(" ")[0]} must have arrays of at most ${executor.info["maxBindingBytes"]} bytes, got a longer one; use smaller batches`,
+      `gpu: ${call.kernel.key.split(":")[0]} must have arrays of at most ${executor.info["maxBindingBytes"]} bytes, got a longer one; use smaller batches`,
     );
   },
 });
@@ -46,6 +46,7 @@ export class GpuBackend implements Backend {
   readonly exact = false;
   readonly dtypes: readonly DType[] = ["float32", "int32", "bfloat16", "float16"];
   readonly #executor: Executor;
+  readonly #tuned: TunedExecutor | null;
   /** int32 buffers as the host wrote them, while no kernel has written into them. */
   readonly #known = new WeakMap<Buffer, Int32Array>();
   readonly fused: NonNullable<Backend["fused"]>;
@@ -53,9 +54,12 @@ export class GpuBackend implements Backend {
   #bytes = 0;
   #peak = 0;
 
-  constructor(executor: Executor) {
+  /** `tuned` false runs gpu.js's own kernels everywhere. */
+  constructor(executor: Executor, tuned = true) {
     this.#executor = executor;
-    this.fused = hasTuned(executor) ? tunedFused(inOnePiece(executor)) : {};
+    const tunes = tuned && hasTuned(executor) ? executor : null;
+    this.#tuned = tunes;
+    this.fused = tunes ? tunedFused(inOnePiece(tunes)) : {};
     this.info = { name: "gpu", mode: executor.mode, ...executor.info };
   }
 
@@ -146,10 +150,9 @@ export class GpuBackend implements Backend {
   /** False where the plain kernel must do it: in modes without tuned ones, in place, into 16 bits, for many batch axes, for split arrays. */
   #tunedMatmul(out: View, a: View, b: View): boolean {
     const { buffer } = out;
-    if (!this.#executor.runTuned || buffer.dtype !== "float32" || a.buffer === buffer || b.buffer === buffer)
-      return false;
+    if (!this.#tuned || buffer.dtype !== "float32" || a.buffer === buffer || b.buffer === buffer) return false;
     const call = matmulCall(out, a, b);
-    return call !== null && this.#executor.runTuned(call);
+    return call !== null && this.#tuned.runTuned(call);
   }
   /** False for a view of nothing. What a kernel writes into, the host no longer knows. */
   #isWritten({ buffer, layout }: View): boolean {

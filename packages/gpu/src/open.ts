@@ -9,13 +9,15 @@ import { type WebGpuOptions, openWebGpu } from "./webgpu/open.ts";
 export interface GpuOptions extends WebGpuOptions {
   /** The only mode to try. `webasm` runs the kernels in WebAssembly, slowly, on machines without a GPU, and is never chosen by itself. */
   readonly mode?: "webgpu" | "webgl2" | "webasm";
+  /** False runs gpu.js's own kernels in place of those that are written in WGSL, to compare with. */
+  readonly tuned?: boolean;
 }
 
 /** Best first. */
 const MODES = ["webgpu", "webgl2"] as const;
 
 /** Opens the mode asked for, else the first that has a GPU. Throws NoGpuError with the reasons where there is none. */
-export async function openGpu({ mode, ...options }: GpuOptions = {}): Promise<GpuBackend> {
+export async function openGpu({ mode, tuned, ...options }: GpuOptions = {}): Promise<GpuBackend> {
   const known = [...MODES, "webasm"];
   if (mode !== undefined && !known.includes(mode))
     throw new BackendError(`gpu: mode must be one of ${known.join(", ")}, got ${mode as string}`);
@@ -24,7 +26,7 @@ export async function openGpu({ mode, ...options }: GpuOptions = {}): Promise<Gp
   const refused: Record<string, string> = {};
   for (const name of mode === undefined ? MODES : [mode]) {
     const opened = await open(name, lib, options, refused);
-    if ("executor" in opened) return new GpuBackend(opened.executor);
+    if ("executor" in opened) return new GpuBackend(opened.executor, tuned);
     refused[name] = opened.refused;
   }
   throw new NoGpuError(refused);

@@ -1,6 +1,5 @@
 import {
   type Backend,
-  BackendError,
   type OpAttrs,
   type View,
   contiguousLayout,
@@ -12,7 +11,7 @@ import { type AttentionArray, type AttentionRole, attention as attentionKernel }
 import { crossEntropyGradient, meanLoss, tokenLosses } from "./crossEntropy.ts";
 import type { FloatDType } from "./elements.ts";
 import { type RowOp, rowKernel } from "./rows.ts";
-import type { Arguments, TunedCall, TunedExecutor } from "./tunedKernel.ts";
+import type { Arguments, TunedExecutor } from "./tunedKernel.ts";
 
 /** Columns of attention's result that a lane's registers hold: 8 runs of 32. A wider head takes several calls. */
 const WIDEST = 256;
@@ -22,7 +21,7 @@ const LONG = 512;
 
 const dtypeOf = ({ buffer }: View): FloatDType => buffer.dtype as FloatDType;
 
-/** The fused kernels that are tuned: each one's specification is its composite. */
+/** The fused kernels that are tuned: each one's specification is its composite. No plain kernel stands in: the executor throws where it cannot. */
 export function tunedFused(executor: TunedExecutor): NonNullable<Backend["fused"]> {
   /** `inputs` are the op's rows, then its vectors, as rows.ts names them. */
   const alongRows =
@@ -33,19 +32,13 @@ export function tunedFused(executor: TunedExecutor): NonNullable<Backend["fused"
       if (size === 0) return;
       const views = order.map((i) => inputs[i]!);
       const starts = names.map((name, i) => [`${name}At`, views[i]!.layout.offset] as const);
-      run({
+      executor.runTuned({
         kernel: rowKernel(op, views.map(dtypeOf), n > LONG),
         arrays: views.map(({ buffer }) => buffer),
         out: out.buffer,
         sizes: { n, rows: size / n, outAt: out.layout.offset, eps: attrs?.eps ?? 0, ...Object.fromEntries(starts) },
       });
     };
-
-  const run = (call: TunedCall): void => {
-    if (executor.runTuned(call)) return;
-    const op = call.kernel.key.split(":")[0];
-    throw new BackendError(`gpu: every array of ${op} must fit one binding of the device; use shorter batches`);
-  };
 
   return {
     softmax: alongRows("softmax", ["x"]),
@@ -126,7 +119,7 @@ export function tunedFused(executor: TunedExecutor): NonNullable<Backend["fused"
         stats: given.stats,
       };
       const arrays = kernel.arrays.map(({ name }) => buffers[name]!);
-      run({ kernel, arrays, out: out.buffer, sizes: { ...sizes, left } });
+      executor.runTuned({ kernel, arrays, out: out.buffer, sizes: { ...sizes, left } });
     }
   }
 
@@ -158,8 +151,9 @@ export function tunedFused(executor: TunedExecutor): NonNullable<Backend["fused"
     const [rows, n] = x!.layout.shape as [number, number];
     const losses = executor.allocate("float32", Math.max(1, rows));
     const sizes = { n, rows, xAt: x!.layout.offset, idsAt: ids!.layout.offset, gAt: 0, outAt: 0, ignore: ignoreIndex };
-    if (rows > 0) run({ kernel: tokenLosses(dtypeOf(x!)), arrays: [x!.buffer, ids!.buffer], out: losses, sizes });
-    run({
+    if (rows > 0)
+      executor.runTuned({ kernel: tokenLosses(dtypeOf(x!)), arrays: [x!.buffer, ids!.buffer], out: losses, sizes });
+    executor.runTuned({
       kernel: meanLoss,
       arrays: [losses, ids!.buffer],
       out: out.buffer,
@@ -175,7 +169,7 @@ export function tunedFused(executor: TunedExecutor): NonNullable<Backend["fused"
   ): void {
     const [rows, n] = x!.layout.shape as [number, number];
     if (rows * n === 0) return;
-    run({
+    executor.runTuned({
       kernel: crossEntropyGradient(dtypeOf(x!)),
       arrays: [x!.buffer, ids!.buffer, g!.buffer],
       out: out.buffer,
