@@ -1,23 +1,36 @@
 /** What JavaScript peers need of a GPT-2 checkpoint and a batch to train token rows; each builds the model from its own operations. */
-import { readFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync, readSync } from "node:fs";
 import { join } from "node:path";
+
+/** Where a safetensors file has its tensors: their offsets count from `start`. */
+export function headerOf(path) {
+  const file = openSync(path);
+  const length = Buffer.alloc(8);
+  readSync(file, length, 0, 8, 0);
+  const text = Buffer.alloc(Number(length.readBigUInt64LE(0)));
+  readSync(file, text, 0, text.length, 8);
+  closeSync(file);
+  return { header: JSON.parse(text.toString()), start: 8 + text.length };
+}
 
 /** A tensor's data and shape by its name in a safetensors file of float32. */
 function tensorsOf(path) {
-  const file = readFileSync(path);
-  const length = Number(file.readBigUInt64LE(0));
-  const { __metadata__, ...header } = JSON.parse(file.subarray(8, 8 + length).toString());
+  const { header, start } = headerOf(path);
   return (name) => {
     const { dtype, shape, data_offsets } = header[name];
     if (dtype !== "F32") throw new Error(`${name} must be float32, got ${dtype}`);
-    const [begin, end] = data_offsets.map((at) => file.byteOffset + 8 + length + at);
-    return { data: new Float32Array(file.buffer.slice(begin, end)), shape };
+    const [begin, end] = data_offsets;
+    const data = new Float32Array((end - begin) / 4);
+    const file = openSync(path);
+    readSync(file, new Uint8Array(data.buffer), 0, end - begin, start + begin);
+    closeSync(file);
+    return { data, shape };
   };
 }
 
 /** { config, get, batches, rows }, or null for other models. `rows` is where the trained rows begin: [k, D]. */
 export function gpt2Training({ training, dir }) {
-  if (training?.model !== "gpt2" || training.rowsAfter !== undefined) return null;
+  if (training?.model !== "gpt2" || training.forward || training.rowsAfter !== undefined) return null;
   const config = JSON.parse(readFileSync(join(dir, "config.json"), "utf8"));
   const get = tensorsOf(join(dir, "model.safetensors"));
   const [wte, wpe] = [get("transformer.wte.weight").data, get("transformer.wpe.weight").data];

@@ -39,15 +39,17 @@ def prepare(case):
         for ids in batches:
             step(ids)
 
-    def check():
-        if "rowsAfter" in training:
-            for i in range(training["rowsAfter"]):
-                step(batches[i % len(batches)])
-            return rows[0].detach().flatten().tolist()
-        with torch.no_grad():
-            return [loss(ids).item() for ids in batches]
+    @torch.no_grad()
+    def losses():
+        return [loss(ids).item() for ids in batches]
 
-    return epoch, check, len(batches)
+    def trained_rows():
+        for i in range(training["rowsAfter"]):
+            step(batches[i % len(batches)])
+        return rows[0].detach().flatten().tolist()
+
+    run = losses if training.get("forward") else epoch
+    return run, trained_rows if "rowsAfter" in training else losses, len(batches)
 
 
 serve("PEFT", prepare)

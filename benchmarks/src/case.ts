@@ -23,6 +23,8 @@ export interface Case {
 
 export interface Training extends TrainingData {
   readonly model: ShapeName;
+  /** The losses alone are computed, no gradient. */
+  readonly forward?: boolean;
   /** Where the result is the rows after so many steps; the losses before the first one, where absent. */
   readonly rowsAfter?: number;
 }

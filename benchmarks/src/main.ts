@@ -6,12 +6,14 @@ import { benchMemory } from "./memory/rowOnly.ts";
 import { type Options, USAGE, UsageError, parseOptions } from "./options.ts";
 import { render } from "./render.ts";
 import { benchStep } from "./step/bench.ts";
+import { benchPeers } from "./step/peers.ts";
 import { benchRows } from "./step/rows.ts";
 
 const BENCHES: { readonly [name: string]: (options: Options) => void | Promise<void> } = {
   kernels: benchKernels,
   step: benchStep,
   rows: benchRows,
+  peers: benchPeers,
   generate: benchGenerate,
   memory: benchMemory,
 };

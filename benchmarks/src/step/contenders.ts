@@ -40,11 +40,18 @@ export function contendersFor({ shape, name }: Planned, options: Options): Conte
   ];
 }
 
+const peer = (name: string, file: string, threads: number, { node }: Options): ContenderSpec => ({
+  name,
+  threads,
+  command: node,
+  args: [fileURLToPath(new URL(`../../peers/${file}`, import.meta.url)), String(threads)],
+});
+
 /** Others in JavaScript that can train. */
-const javascriptPeers = (threads: number, { node }: Options): ContenderSpec[] =>
-  [["tfjs-wasm", "tfjs_step.mjs"] as const].map(([name, file]) => ({
-    name,
-    threads,
-    command: node,
-    args: [fileURLToPath(new URL(`../../peers/${file}`, import.meta.url)), String(threads)],
-  }));
+const javascriptPeers = (threads: number, options: Options): ContenderSpec[] => [
+  peer("tfjs-wasm", "tfjs_step.mjs", threads, options),
+];
+
+/** Computes losses alone. */
+export const forwardPeer = (threads: number, options: Options): ContenderSpec =>
+  peer("onnxruntime-node", "onnxruntime_forward.mjs", threads, options);

@@ -2,7 +2,7 @@
  * Neolog's training of token rows as a contender: `node ours.js wasm THREADS [flags] [reuse|first|plain]`. With `reuse` what no row
  * can change is kept from step to step, with `first` it is forgotten before each epoch, with `plain` all is computed in each step.
  */
-import { AdamW, backward } from "@neolog/autograd";
+import { AdamW, backward, noGrad } from "@neolog/autograd";
 import { AutoModelForCausalLM } from "@neolog/models";
 import { ReusedLoss, TrainableTokensConfig, getPeftModel, tokenParameters } from "@neolog/peft-tokens";
 import { Scope, type Tensor, openBackend, setDefaultBackend } from "@neolog/tensor";
@@ -25,7 +25,7 @@ const spec = {
 } as const;
 await serve(spec, async ({ training, dir }): Promise<Prepared | null> => {
   if (!training) return null;
-  const { batches, token_indices, rowsAfter } = training;
+  const { batches, token_indices, forward = false, rowsAfter } = training;
   const model = dir
     ? await AutoModelForCausalLM.fromPretrained(dir)
     : randomBfloat16Model(SHAPES[training.model].config);
@@ -45,9 +45,9 @@ await serve(spec, async ({ training, dir }): Promise<Prepared | null> => {
   };
   const losses = async (): Promise<number[]> => {
     const found: number[] = [];
-    for (const input_ids of batches) {
+    for (const ids of batches) {
       using _forward = new Scope();
-      found.push(await lossOf(input_ids).item());
+      found.push(await noGrad(() => lossOf(ids)).item());
     }
     return found;
   };
@@ -56,9 +56,7 @@ await serve(spec, async ({ training, dir }): Promise<Prepared | null> => {
     return [...(await rows!.data())];
   };
   return {
-    run: () => {
-      for (const ids of batches) step(ids);
-    },
+    run: forward ? losses : (): void => batches.forEach(step),
     ...(mode === "first" ? { pause: () => reused.dispose() } : {}),
     calls: batches.length,
     check: () => (rowsAfter === undefined ? losses() : trainedRows(rowsAfter)),
