@@ -45,6 +45,7 @@ export const USAGE = `npm run bench -- [kernels|step|rows|peers|generate|memory|
   generate              tokens per second of GPT-2 small, against the memory it reads and against transformers on torch
   memory                bytes of a step beside the model
   memory steps [tiny|gpt2]  5,000 training steps: memory must stay as it is after step 100
+  memory headline       the most memory of a step of Gemma 2 2B: forward, Trainable Tokens, LoRA on the table, the whole table
   load                  a folder of 1.2 billion parameters: seconds and memory to load it, tokens per second; needs 2.5 GB of disk
   compare BASE [HEAD] [filter …]   two revisions of ours, interleaved; HEAD is this checkout where it is "."
   render FILE.jsonl     a report of recorded figures as Markdown

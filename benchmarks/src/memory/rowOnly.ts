@@ -4,6 +4,7 @@ import { TrainableTokensConfig, getPeftModel } from "@neolog/peft-tokens";
 import { Scope, defaultBackend } from "@neolog/tensor";
 import type { Options } from "../options.ts";
 import { Report } from "../report.ts";
+import { benchHeadline } from "./headline.ts";
 import { benchManySteps } from "./steps.ts";
 
 const CONFIG = {
@@ -20,9 +21,10 @@ const CONFIG = {
   tie_word_embeddings: true,
 };
 
-/** Bytes a training step allocates beside the model, against the embedding table it does not copy; `memory steps`: benchManySteps. */
+/** Bytes a training step allocates beside the model, against the embedding table it does not copy; `memory steps`: benchManySteps, `memory headline`: benchHeadline. */
 export function benchMemory(options: Options): void {
   if (options.filter.includes("steps")) return benchManySteps(options);
+  if (options.filter.includes("headline")) return benchHeadline(options);
   const report = new Report(options);
   const backend = defaultBackend();
   const model = AutoModelForCausalLM.fromConfig(CONFIG, { seed: 1 });

@@ -15,8 +15,8 @@ import {
 /** As many random weights as are drawn; large ones repeat them. Twice a prime, so that rows of a matrix differ and halves lie in pairs. */
 const DRAWN = 1_000_006;
 
-/** A model with random bfloat16 weights that never was float32, on the default backend. */
-export function randomBfloat16Model(config: PretrainedConfig): CausalLM {
+/** A model with random bfloat16 weights that never was float32, on the default backend; with `floatTable` its embedding alone is. */
+export function randomBfloat16Model(config: PretrainedConfig, { floatTable = false } = {}): CausalLM {
   const backend = defaultBackend();
   const model = withShapesOnly(() => ARCHITECTURES[config.model_type]!.create(config, "config.json"));
   if (!(model instanceof CausalLM)) throw new TypeError(`bfloat16 model: must be a decoder, got ${config.model_type}`);
@@ -38,7 +38,10 @@ export function randomBfloat16Model(config: PretrainedConfig): CausalLM {
   const isZero = (key: string): boolean => key.endsWith(".bias") || config.model_type.startsWith("gemma");
   const weights = [...stateDict(model)].map(([key, { shape }]) => {
     const t = shape.length > 1 ? random(shape) : cast(isZero(key) ? zeros(shape) : ones(shape), "bfloat16");
-    return [key, persist(t)] as const;
+    if (!floatTable || key !== `${model.embeddingPath}.weight`) return [key, persist(t)] as const;
+    const float = persist(cast(t, "float32"));
+    t.dispose();
+    return [key, float] as const;
   });
   adoptStateDict(model, new Map(weights));
   return model;
