@@ -80,7 +80,7 @@ const widthOf = (config: Shape["config"]): number => Number(config["hidden_size"
 
 /** As `rows`, with a float32 table in the place of a bfloat16 one, its gradient and two moments. */
 function fullOf(rows: Taken, { config }: Shape): Taken {
-  const more = Number(config["vocab_size"]) * widthOf(config) * (4 - 2 + 4 + 2 * 4);
+  const more = config.vocab_size * widthOf(config) * (4 - 2 + 4 + 2 * 4);
   return { ...rows, peak: rows.peak + more, resident: rows.resident + more, seconds: 0 };
 }
 
