@@ -4,7 +4,8 @@ import { benchKernels } from "./kernels/bench.ts";
 import { benchLoad } from "./load/bench.ts";
 import { benchMemory } from "./memory/rowOnly.ts";
 import { type Options, USAGE, UsageError, parseOptions } from "./options.ts";
-import { render } from "./render.ts";
+import { render } from "./report/markdown.ts";
+import { writeReport } from "./report/write.ts";
 import { benchStep } from "./step/bench.ts";
 import { benchPeers } from "./step/peers.ts";
 import { benchRows } from "./step/rows.ts";
@@ -17,7 +18,7 @@ const BENCHES: { readonly [name: string]: (options: Options) => void | Promise<v
   generate: benchGenerate,
   memory: benchMemory,
 };
-const COMMANDS: typeof BENCHES = { ...BENCHES, load: benchLoad, compare, render };
+const COMMANDS: typeof BENCHES = { ...BENCHES, load: benchLoad, compare, render, report: writeReport };
 
 try {
   const { bench, options } = parseOptions(process.argv.slice(2));

@@ -37,7 +37,7 @@ export class UsageError extends Error {
   override readonly name = "UsageError";
 }
 
-export const USAGE = `npm run bench -- [kernels|step|rows|peers|generate|memory|load|compare|render] [filter …] [options]
+export const USAGE = `npm run bench -- [kernels|step|rows|peers|generate|memory|load|compare|render|report] [filter …] [options]
   kernels [filter …]    products, attention, elementwise kernels, loading; with peers where they are installed
   step [--all]          training steps of token rows against PEFT on torch: tiny and gpt2, case a; with --all the acceptance matrix
   rows                  rows after training steps against PEFT's; tiny, all cases
@@ -48,7 +48,8 @@ export const USAGE = `npm run bench -- [kernels|step|rows|peers|generate|memory|
   memory headline       the most memory of a step of Gemma 2 2B: forward, Trainable Tokens, LoRA on the table, the whole table
   load                  a folder of 1.2 billion parameters: seconds and memory to load it, tokens per second; needs 2.5 GB of disk
   compare BASE [HEAD] [filter …]   two revisions of ours, interleaved; HEAD is this checkout where it is "."
-  render FILE.jsonl     a report of recorded figures as Markdown
+  render FILE.jsonl     recorded figures as Markdown
+  report NAME FILE.jsonl…  report/NAME.md with the bars that are met or missed, its lines and plots
 options
   --json                lines of JSON alone; else a table, and lines where stdout is no terminal
   --node VERSION|PATH   run what is JavaScript under another Node, such as 24 (npm run bench:peers-install)

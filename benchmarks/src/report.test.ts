@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import type { Case } from "./case.ts";
 import type { Figure } from "./figure.ts";
 import { UsageError, parseOptions } from "./options.ts";
-import { markdown } from "./render.ts";
+import { markdown } from "./report/markdown.ts";
 import { Report, digits } from "./report.ts";
 import { Roofs } from "./roof.ts";
 

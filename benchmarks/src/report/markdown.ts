@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
-import type { Figure } from "./figure.ts";
-import { type Options, UsageError } from "./options.ts";
-import { digits, disturbed } from "./report.ts";
+import type { Figure } from "../figure.ts";
+import { type Options, UsageError } from "../options.ts";
+import { digits, disturbed } from "../report.ts";
 
 /** Prints recorded lines of JSON as Markdown: a table for each benchmark, and where the figures are from. */
 export function render({ filter: files }: Options): void {
@@ -10,7 +10,8 @@ export function render({ filter: files }: Options): void {
   console.log(markdown(figures));
 }
 
-const linesOf = (text: string): Figure[] =>
+/** The lines that are figures. */
+export const linesOf = (text: string): Figure[] =>
   text
     .split("\n")
     .filter((line) => line.startsWith("{"))

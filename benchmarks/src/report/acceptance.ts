@@ -1,0 +1,104 @@
+import type { Figure } from "../figure.ts";
+import { digits } from "../report.ts";
+import { type Race, racesOf } from "./races.ts";
+
+/** A bar that was set, and what was measured. */
+export interface Judged {
+  readonly what: string;
+  readonly bar: string;
+  readonly measured: string;
+  readonly met: boolean;
+}
+
+const OURS = "neolog";
+const PEFT = "PEFT on torch";
+const JAVASCRIPT: readonly string[] = ["tfjs-wasm", "jax-js"];
+/** Times PEFT's speed in the steady state on two threads, by the case and Node's version. */
+const SPEED: { readonly [version: string]: { readonly [name: string]: number } } = {
+  20: { a: 1.1, b: 2, c: 2 },
+  24: { a: 1.8, b: 3.5, c: 3.5 },
+};
+const JAVASCRIPT_SPEED = 3;
+const MEMORY = 0.6;
+const ROWS_OF_PEFT = 1e-4;
+const ROWS_WITHOUT_REUSE = 1e-6;
+const WHOLE_TABLE_GIB = 4.8;
+
+/** Every bar that the figures tell something of. */
+export const judge = (figures: readonly Figure[]): Judged[] => racesOf(figures).flatMap(judgeRace);
+
+function judgeRace(race: Race): Judged[] {
+  const step = /^step (\S+) ([abc])( resident)?$/.exec(race.name);
+  if (step) return step[3] ? memory(race) : speed(race, step[2]!);
+  if (race.name.startsWith("rows after")) return rows(race);
+  if (race.name.endsWith("differences")) return differences(race);
+  return [];
+}
+
+const named = ({ figures }: Race, name: string, threads = 2): Figure | undefined =>
+  figures.find((figure) => figure.contender === name && figure.threads === threads);
+const titleOf = ({ name, shape }: Race): string => `${name}, ${shape.join("×")}`;
+const atLeast = (what: string, bar: number, measured: number, unit = "×"): Judged => ({
+  what,
+  bar: `≥ ${bar} ${unit}`,
+  measured: `${digits(measured)} ${unit}`,
+  met: measured >= bar,
+});
+const atMost = (what: string, bar: number, measured: number, unit = ""): Judged => ({
+  what,
+  bar: `≤ ${digits(bar)} ${unit}`.trim(),
+  measured: `${digits(measured)} ${unit}`.trim(),
+  met: measured <= bar,
+});
+
+function speed(race: Race, name: string): Judged[] {
+  const [ours, peft] = [named(race, OURS), named(race, PEFT)];
+  if (!ours) return [];
+  const [version = ""] = /\d+/.exec(ours.runtime) ?? [];
+  const bar = SPEED[version]?.[name];
+  const best = Math.min(...race.figures.filter((f) => JAVASCRIPT.includes(f.contender)).map((f) => f.median));
+  return [
+    ...(peft && bar !== undefined
+      ? [atLeast(`${titleOf(race)}, Node ${version}: PEFT's speed`, bar, peft.median / ours.median)]
+      : []),
+    ...(Number.isFinite(best)
+      ? [
+          atLeast(
+            `${titleOf(race)}, Node ${version}: speed of the best in JavaScript`,
+            JAVASCRIPT_SPEED,
+            best / ours.median,
+          ),
+        ]
+      : []),
+  ];
+}
+
+function memory(race: Race): Judged[] {
+  const [ours, peft] = [named(race, OURS), named(race, PEFT)];
+  if (!ours || !peft) return [];
+  return [atMost(`${titleOf(race)}, ${ours.runtime}: of PEFT's`, MEMORY, ours.median / peft.median, "×")];
+}
+
+function rows(race: Race): Judged[] {
+  return race.figures.flatMap(({ contender, median }) => {
+    if (contender === `${OURS} against ${PEFT}`) return [atMost(`${titleOf(race)}: from PEFT's`, ROWS_OF_PEFT, median)];
+    if (contender === `${OURS} against ${OURS} without reuse`) {
+      return [atMost(`${titleOf(race)}: with caches and without`, ROWS_WITHOUT_REUSE, median)];
+    }
+    return [];
+  });
+}
+
+function differences(race: Race): Judged[] {
+  const of = (begin: string, not = "\n"): Figure | undefined =>
+    race.figures.find(({ contender }) => contender.startsWith(begin) && !contender.includes(not));
+  const [rowsMore, bound, full] = [of("b − a", "bound"), of("b − a, the bound"), of("d − b")];
+  return [
+    ...(rowsMore && bound
+      ? [atMost(`${titleOf(race)}: rows beside forward`, bound.median, rowsMore.median, "MiB")]
+      : []),
+    ...(full
+      ? [atLeast(`${titleOf(race)}: the whole table beside rows`, WHOLE_TABLE_GIB, full.median / 1024, "GiB")]
+      : []),
+  ];
+}
