@@ -1,3 +1,4 @@
+import type { PretrainedConfig } from "@neolog/models";
 import type { ShapeName } from "./step/shapes.ts";
 import type { TrainingData } from "./step/trainingData.ts";
 import type { Unit } from "./units.ts";
@@ -23,6 +24,8 @@ export interface Case {
 
 export interface Training extends TrainingData {
   readonly model: ShapeName;
+  /** Instead of the shape's own, for a model with random bfloat16 weights. */
+  readonly config?: PretrainedConfig;
   /** The losses alone are computed, no gradient. */
   readonly forward?: boolean;
   /** Where the result is the rows after so many steps; the losses before the first one, where absent. */

@@ -9,12 +9,14 @@ import { writeReport } from "./report/write.ts";
 import { benchStep } from "./step/bench.ts";
 import { benchPeers } from "./step/peers.ts";
 import { benchRows } from "./step/rows.ts";
+import { benchScaling } from "./step/scaling.ts";
 
 const BENCHES: { readonly [name: string]: (options: Options) => void | Promise<void> } = {
   kernels: benchKernels,
   step: benchStep,
   rows: benchRows,
   peers: benchPeers,
+  scaling: benchScaling,
   generate: benchGenerate,
   memory: benchMemory,
 };

@@ -37,11 +37,12 @@ export class UsageError extends Error {
   override readonly name = "UsageError";
 }
 
-export const USAGE = `npm run bench -- [kernels|step|rows|peers|generate|memory|load|compare|render|report] [filter …] [options]
+export const USAGE = `npm run bench -- [kernels|step|rows|peers|scaling|generate|memory|load|compare|render|report] [filter …] [options]
   kernels [filter …]    products, attention, elementwise kernels, loading; with peers where they are installed
   step [--all]          training steps of token rows against PEFT on torch: tiny and gpt2, case a; with --all the acceptance matrix
   rows                  rows after training steps against PEFT's; tiny, all cases
   peers                 steps of GPT-2 small against every library that trains it; its losses against onnxruntime and torch
+  scaling [length|tokens|vocabulary]   how a step's time grows with what comes before the first trained token, and with sizes
   generate              tokens per second of GPT-2 small, against the memory it reads and against transformers on torch
   memory                bytes of a step beside the model
   memory steps [tiny|gpt2]  5,000 training steps: memory must stay as it is after step 100

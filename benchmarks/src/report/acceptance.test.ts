@@ -68,6 +68,24 @@ describe("a bar", () => {
   });
 });
 
+test("growth is judged from the least size to the largest", () => {
+  const judged = judge([
+    figure("scaling length", "T = 256", 100),
+    figure("scaling length", "T = 512", 300),
+    figure("scaling length", "T = 2048", 799),
+    figure("scaling tokens", "k = 4", 100),
+    figure("scaling tokens", "k = 64", 104),
+    figure("scaling vocabulary", "V = 50", 100),
+    figure("scaling vocabulary", "V = 100", 130),
+    figure("scaling vocabulary", "the head of V = 50 alone", 28),
+  ]);
+  expect(judged.map(({ measured, met }) => [measured, met])).toEqual([
+    ["7.99 ×", true],
+    ["1.04 ×", false],
+    ["30.0 ms", true],
+  ]);
+});
+
 test("a plot has a panel for each race and a bar for each contender", async () => {
   const figures = [figure("step gpt2 a", "neolog", 100), figure("step gpt2 a", "PEFT on torch", 300)];
   const svg = await plot("step gpt2", racesOf([...figures, figure("step gpt2 b", "neolog", 50)]));

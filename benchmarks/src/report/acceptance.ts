@@ -23,6 +23,9 @@ const MEMORY = 0.6;
 const MEMORY_SHAPES: readonly string[] = ["gpt2", "qwen2.5-0.5b"];
 const ROWS_OF_PEFT = 1e-4;
 const ROWS_WITHOUT_REUSE = 1e-6;
+const TOKENS_GROWTH = 1.03;
+/** The head's product is timed by itself, on a machine that is never quite quiet. */
+const HEAD_MARGIN = 1.1;
 const WHOLE_TABLE_GIB = 4.8;
 
 /** Every bar that the figures tell something of. */
@@ -34,6 +37,7 @@ function judgeRace(race: Race): Judged[] {
   if (name) return shape === "tiny" ? [] : speed(race, name);
   if (race.name.startsWith("rows after")) return rows(race);
   if (race.name.endsWith("differences")) return differences(race);
+  if (race.name.startsWith("scaling")) return scaling(race);
   return [];
 }
 
@@ -103,4 +107,22 @@ function differences(race: Race): Judged[] {
       ? [atLeast(`${titleOf(race)}: the whole table beside rows`, WHOLE_TABLE_GIB, full.median / 1024, "GiB")]
       : []),
   ];
+}
+
+/** Sizes are in the names, such as "T = 256". */
+function scaling({ name, figures }: Race): Judged[] {
+  const sizes = figures.flatMap(({ contender, median }) => {
+    const [, size] = /^[TkV] = (\d+)$/.exec(contender) ?? [];
+    return size === undefined ? [] : [{ size: Number(size), median }];
+  });
+  const [first, last] = [sizes[0], sizes.at(-1)];
+  if (!first || !last || first === last) return [];
+  const grown = last.median / first.median;
+  const span = `${first.size} to ${last.size}`;
+  if (name === "scaling length") return [atMost(`${name}: from ${span}`, last.size / first.size, grown, "×")];
+  if (name === "scaling tokens") return [atMost(`${name}: from ${span}`, TOKENS_GROWTH, grown, "×")];
+  const head = figures.find(({ contender }) => contender.startsWith("the head"));
+  return head
+    ? [atMost(`${name}: more from ${span} than`, HEAD_MARGIN * head.median, last.median - first.median, "ms")]
+    : [];
 }

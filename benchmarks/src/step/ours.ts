@@ -28,7 +28,7 @@ await serve(spec, async ({ training, dir }): Promise<Prepared | null> => {
   const { batches, token_indices, forward = false, rowsAfter } = training;
   const model = dir
     ? await AutoModelForCausalLM.fromPretrained(dir)
-    : randomBfloat16Model(SHAPES[training.model].config);
+    : randomBfloat16Model(training.config ?? SHAPES[training.model].config);
   const peft = getPeftModel(model, new TrainableTokensConfig({ token_indices: [...token_indices] }));
   const [rows] = tokenParameters(peft);
   const optimizer = new AdamW([rows!], { lr: 1e-3 });

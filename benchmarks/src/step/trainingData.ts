@@ -18,6 +18,8 @@ export interface DataShape {
   readonly length: number;
   /** Token rows that train. */
   readonly tokens: number;
+  /** Position of the first trained token in all samples; where the case has it, when absent. */
+  readonly first?: number;
 }
 
 /** An epoch has as many samples, or one batch. Few, because the largest models take a minute for a step. */
@@ -26,14 +28,15 @@ const SAMPLES = 4;
 const EVERY = 16;
 
 /** An epoch of full sequences over a vocabulary; any two samples differ from the first position on. Throws RangeError. */
-export function trainingData(vocab_size: number, name: CaseName, { batch, length, tokens }: DataShape): TrainingData {
+export function trainingData(vocab_size: number, name: CaseName, shape: DataShape): TrainingData {
+  const { batch, length, tokens } = shape;
   if (tokens * 2 > vocab_size)
     throw new RangeError(`trainingData: ${tokens} tokens must be at most half of ${vocab_size}`);
   const token_indices = Array.from({ length: tokens }, (_, i) => Math.floor(((i + 0.5) * vocab_size) / tokens));
   const trained = new Set(token_indices);
   const samples = Math.max(SAMPLES, batch);
   const sample = (i: number): number[] => {
-    const first = firstTrained(name, i, samples, length);
+    const first = shape.first ?? firstTrained(name, i, samples, length);
     return Array.from({ length }, (_, t) => {
       const after = t - first;
       if (after >= 0 && after % EVERY === 0) return token_indices[(i + after / EVERY) % tokens]!;
