@@ -1,47 +1,16 @@
 /** jax-js on its WebAssembly backend: `node jax.mjs THREADS`. */
-import { resolveObjectURL } from "node:buffer";
-import { Worker } from "node:worker_threads";
 import { sayMissing, serve } from "../dist/serve.js";
 import { product, someElements, values } from "./data.mjs";
+import { jaxJs } from "./jax_threads.mjs";
 
 const threads = Number(process.argv[2] ?? 1);
 
-const WORKER_SCOPE = `
-const { parentPort } = require("node:worker_threads");
-globalThis.self = globalThis;
-globalThis.postMessage = (data) => parentPort.postMessage(data);
-parentPort.on("message", (data) => self.onmessage({ data }));
-`;
-/** The part of a browser's Worker that jax-js uses: with one it shares its kernels among `hardwareConcurrency` of them. */
-class BrowserWorker {
-  onmessage = null;
-  #started;
-  constructor(url) {
-    this.#started = this.#start(resolveObjectURL(url));
-  }
-  async #start(blob) {
-    const worker = new Worker(`${WORKER_SCOPE}\n${await blob.text()}`, { eval: true });
-    worker.unref();
-    worker.on("message", (data) => this.onmessage?.({ data }));
-    return worker;
-  }
-  postMessage(data) {
-    void this.#started.then((worker) => worker.postMessage(data, []));
-  }
-}
-if (threads > 1) {
-  globalThis.Worker = BrowserWorker;
-  Object.defineProperty(globalThis, "navigator", { value: { hardwareConcurrency: threads }, configurable: true });
-}
-
 let jax;
 try {
-  jax = await import("@jax-js/jax");
+  jax = await jaxJs(threads);
 } catch {
   sayMissing("not installed; npm run bench:peers-install");
 }
-await jax.init("wasm");
-jax.defaultDevice("wasm");
 const { numpy: np, nn, jit, blockUntilReady } = jax;
 
 const UNARY = {

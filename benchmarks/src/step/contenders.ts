@@ -50,6 +50,7 @@ const peer = (name: string, file: string, threads: number, { node }: Options): C
 /** Others in JavaScript that can train. */
 const javascriptPeers = (threads: number, options: Options): ContenderSpec[] => [
   peer("tfjs-wasm", "tfjs_step.mjs", threads, options),
+  peer("jax-js", "jax_step.mjs", threads, options),
 ];
 
 /** Computes losses alone. */
