@@ -79,7 +79,7 @@ const tokensCase = (tokens: number): Case => caseOf({ shape: "gpt2", name: "a", 
 
 function vocabularyCase(vocab_size: number): Case {
   const plan = { shape: "gpt2", name: "a", batch: 1, length: 128, tokens: 4 } as const;
-  const { dir, ...c } = caseOf(plan);
+  const { dir: _checkpoint, ...c } = caseOf(plan);
   const config = { ...SHAPES.gpt2.config, vocab_size };
   return { ...c, training: { model: "gpt2", config, ...trainingData(vocab_size, "a", plan) } };
 }
