@@ -74,6 +74,13 @@ describe("a race", () => {
       ["b", [20, 20, 20]],
     ]);
   });
+  test("leaves out who fails while it is timed", async () => {
+    const failing = scripted("b", HELLO, `request.prepare ? { prepared: [1] } : { error: "no gradient" }`);
+    const contenders = await Promise.all([answering("a", "[1]", 10), failing].map(started));
+    const results = await race(CASE, contenders, options);
+    for (const contender of contenders) contender.stop();
+    expect(results.map(({ contender, ns }) => [contender.spec.name, ns.length])).toEqual([["a", 3]]);
+  });
   test("leaves out a result that is not a number", async () => {
     const contenders = await Promise.all([answering("a", "[1]", 10), answering("b", "[null]", 10)].map(started));
     const results = await race(CASE, contenders, options);

@@ -30,20 +30,27 @@ export async function race(c: Case, contenders: readonly Contender[], options: O
   const samples = new Map(runners.map((contender) => [contender, [] as number[]]));
   const peaks = new Map<Contender, number>();
   const disturbances: number[] = [];
+  const failed = new Set<Contender>();
   for (let round = -1; round < options.rounds; round++) {
     for (const contender of runners) {
       const taken = samples.get(contender)!;
       const spent = taken.reduce((sum, ns) => sum + ns / 1e6, 0);
-      if (taken.length >= FEWEST_ROUNDS && spent > ENOUGH_MS) continue;
-      const { ns, maxRss, disturbance } = await sampleOf(contender, options);
-      if (round >= 0) taken.push(ns);
-      peaks.set(contender, maxRss);
-      disturbances.push(disturbance);
+      if (failed.has(contender) || (taken.length >= FEWEST_ROUNDS && spent > ENOUGH_MS)) continue;
+      try {
+        const { ns, maxRss, disturbance } = await sampleOf(contender, options);
+        if (round >= 0) taken.push(ns);
+        peaks.set(contender, maxRss);
+        disturbances.push(disturbance);
+      } catch (error) {
+        leftOut(c, contender, error);
+        failed.add(contender);
+      }
     }
   }
-  for (const contender of runners) await contender.release();
+  const finished = runners.filter((contender) => !failed.has(contender));
+  for (const contender of finished) await contender.release();
   const disturbance = spreadOf(disturbances).median;
-  return runners.map((contender) => ({
+  return finished.map((contender) => ({
     contender,
     ns: samples.get(contender)!,
     maxRss: peaks.get(contender)!,
@@ -78,9 +85,12 @@ async function prepareAll(c: Case, contenders: readonly Contender[]): Promise<Co
       if (agrees) runners.push(contender);
       else throw new Error(`results must agree, got ${JSON.stringify(found)} for ${JSON.stringify(expected)}`);
     } catch (error) {
-      console.error(`${nameOf(c)}: ${contender.spec.name} left out: ${(error as Error).message.split("\n")[0]}`);
+      leftOut(c, contender, error);
       await contender.release().catch(() => {});
     }
   }
   return runners;
 }
+
+const leftOut = (c: Case, { spec }: Contender, error: unknown): void =>
+  console.error(`${nameOf(c)}: ${spec.name} left out: ${(error as Error).message.split("\n")[0]}`);
