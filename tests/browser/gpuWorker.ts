@@ -1,32 +1,41 @@
-import { type GpuOptions, openGpu } from "@neolog/gpu";
+import { type GpuBackend, type GpuOptions, openGpu } from "@neolog/gpu";
 import { conformance } from "@neolog/tensor/testing";
-import { GPU_ARITHMETIC } from "./gpuTolerances.ts";
+import { toleranceOf } from "./gpuTolerances.ts";
 import { goldenSuite } from "./goldenSuite.ts";
 import { packedMatmulSuite } from "./packedMatmul.ts";
+import { rulesSuite } from "./rulesSuite.ts";
 import { type Results, runSuites } from "./runner.ts";
+import { steadySuite } from "./steadySuite.ts";
 
 export interface GpuRequest extends Pick<GpuOptions, "mode"> {
   /** A regular expression that names tests; all by default. */
   readonly only?: string;
   /** Recorded models that are served. */
   readonly models: readonly string[];
+  /** Of the run that must not grow. */
+  readonly steps: number;
 }
 export type GpuReport =
   | (Results & { readonly info: Readonly<Record<string, unknown>> | null })
   | { readonly error: string };
 
 /** Runs the conformance suite in one mode of the GPU backend, on a software adapter if there is no other. */
-async function report({ mode, only, models }: GpuRequest): Promise<GpuReport> {
+async function report({ mode, only, models, steps }: GpuRequest): Promise<GpuReport> {
   let info: Readonly<Record<string, unknown>> | null = null;
-  const open = async () => {
+  const open = async (): Promise<GpuBackend> => {
     const backend = await openGpu({ ...(mode ? { mode } : {}), allowSoftware: true });
     ({ info } = backend);
     return backend;
   };
+  let opened: Promise<GpuBackend> | null = null;
+  const shared = (): Promise<GpuBackend> => (opened ??= open()); // a page has at most 16 contexts of WebGL
+  const url = new URL("/models", location.href).href;
   const suites = (): void => {
-    conformance("gpu", open, { tolerances: GPU_ARITHMETIC, setting: mode ?? "" });
-    packedMatmulSuite(open);
-    goldenSuite(new URL("/models", location.href).href, models, open);
+    conformance("gpu", open, { tolerances: toleranceOf(mode), setting: mode ?? "" });
+    packedMatmulSuite(shared);
+    rulesSuite(shared);
+    goldenSuite(url, models, shared);
+    steadySuite(`${url}/gpt2/base`, steps, open);
   };
   return { ...(await runSuites(suites, only === undefined ? undefined : new RegExp(only))), info };
 }

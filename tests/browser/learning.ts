@@ -66,6 +66,28 @@ describe.runIf(CHROMIUM !== undefined)("the playground in Chromium", () => {
     300_000,
   );
 
+  test.each(["webgl2", "webgpu"])(
+    "says that the device of %s is lost, and starts again",
+    async (backend) => {
+      const withGpu = await launch(SOFTWARE_GPU);
+      try {
+        const { page } = await openPage(withGpu, playground.url, `backend=${backend}&steps=1000`);
+        page.setDefaultTimeout(60_000);
+        await teach(page);
+        await page.getByText(/^[1-9]\d* of 1000$/).waitFor();
+        const chromium = await withGpu.newBrowserCDPSession();
+        await chromium.send("Browser.crashGpuProcess"); // it holds all devices
+        await page.getByRole("alert").waitFor();
+        expect(await page.getByRole("alert").textContent()).toMatch(/the device must be there, got a lost one/);
+        await page.getByRole("button", { name: "Start again" }).click();
+        await page.getByRole("button", { name: "Teach it the words" }).waitFor();
+      } finally {
+        await withGpu.close();
+      }
+    },
+    300_000,
+  );
+
   test("runs on one thread, and says why, where the page is not isolated", async () => {
     const plain = await Playground.serve({ isolated: false });
     try {

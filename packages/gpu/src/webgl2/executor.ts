@@ -41,7 +41,6 @@ export class WebGl2Executor implements Executor {
     this.#gl = context.gl;
     this.#textures = new Textures(context.gl, context.maxTextureSize);
     this.#placer = new Placer(context.gl);
-    void new lib.GPU({ mode: "webgl2" }); // looks what the browser can do, which the translation asks for
     this.info = {
       adapter: context.adapter,
       software: context.software,
