@@ -89,6 +89,7 @@ const RUNS: readonly Run[] = [
  */
 export function benchManySteps(options: Options): void {
   const report = new Report(options);
+  const grown: string[] = [];
   for (const run of RUNS.filter(({ shape }) => options.filter.every((word) => word === "steps" || shape === word))) {
     const threads = Math.max(...options.threads);
     const { runtime, milliseconds, samples } = measured(options.node, run, threads);
@@ -108,23 +109,23 @@ export function benchManySteps(options: Options): void {
     add("resident at most since", "MiB", most / MIB);
     add("resident at the end", "MiB", last.rss / MIB);
     add("objects at the end", "MiB", last.heapUsed / MIB);
-    check(name, warm, later, run.bound);
+    const found = growth(warm, later, run.bound);
+    if (found) grown.push(`${name}: ${found}`);
   }
+  if (grown.length > 0) throw new Error(grown.join("; "));
 }
 
-function check(name: string, warm: Memory, later: readonly Memory[], bound: number | null): void {
-  const since = `as after step ${warm.step}`;
+/** What has grown, or null. */
+function growth(warm: Memory, later: readonly Memory[], bound: number | null): string | null {
   for (const what of ["live", "bytes", "reserved"] as const) {
     const other = later.find((sample) => sample[what] !== warm[what]);
     if (!other) continue;
-    throw new Error(`${name}: ${what} must stay ${since} (${warm[what]}), got ${other[what]} after ${other.step}`);
+    return `${what} must stay as after step ${warm.step} (${warm[what]}), got ${other[what]} after ${other.step}`;
   }
   const most = later.reduce((a, b) => (b.rss > a.rss ? b : a));
-  if (bound === null || most.rss <= bound * warm.rss) return;
-  const grown = `${(most.rss / warm.rss).toFixed(4)} times that after step ${most.step}`;
-  throw new Error(
-    `${name}: resident memory must stay within ${bound} times what it was after step ${warm.step}, got ${grown}`,
-  );
+  if (bound === null || most.rss <= bound * warm.rss) return null;
+  const times = `${(most.rss / warm.rss).toFixed(4)} times that after step ${most.step}`;
+  return `resident memory must stay within ${bound} times what it was after step ${warm.step}, got ${times}`;
 }
 
 function measured(
