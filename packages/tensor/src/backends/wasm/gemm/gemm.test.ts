@@ -145,6 +145,25 @@ describe("matrix products", () => {
     );
   }, 120_000);
 
+  // several parts of rows and, with 65 or 130 columns, several blocks of rows for two threads
+  test.each([
+    [1153, 65],
+    [2500, 130],
+    [2304, 1],
+  ])("of %i rows and %i columns agree with float64, whatever the tile", (m, n) => {
+    const plain: Lying = { dtype: "float32", transposed: false, around: 1, step: 1 };
+    const k = 40;
+    for (const engine of engines.keys()) {
+      for (const tile of tiles) {
+        multiply({ m, n, k, a: plain, b: plain, tile, engine, seed: 3 }, (result, expected) => {
+          const bound = k * Math.sqrt(k) * 2 ** -23;
+          const worst = expected.reduce((most, x, i) => Math.max(most, Math.abs(x - result[i]!)), 0);
+          expect(worst, tile).toBeLessThanOrEqual(bound);
+        });
+      }
+    }
+  });
+
   test("the fastest tile is one of those that multiply right", () => {
     expect(tiles).toContain(fastestTile(engines[0]!));
     expect(engines[0]!.heap.live).toBe(0);

@@ -13,10 +13,15 @@ import type { FloatDType } from "../widening.ts";
 
 /** Multiply-adds of a product from which on it pays to find the fastest tile first. */
 const WORTH_CALIBRATING = 1 << 24;
-/** Rows of A that are packed at once; a multiple of the rows of every tile. */
-const ROWS_AT_ONCE = 1008;
+/** Rows of A that are packed at once, at most. */
+const ROWS_AT_ONCE = 1152;
+/** A multiple of the rows of every tile. */
+const EVERY_TILE = 12;
 /** Rows of an item at least, where rows are shared among threads; a multiple of the rows of every tile. */
 const LEAST_ROWS = 48;
+
+/** Rows of a block from which on packing its columns costs little. */
+const HIGH = 192;
 
 /** A matrix in a memory; steps in bytes. */
 interface Matrix {
@@ -64,8 +69,10 @@ function multiply(engine: Engine, c: Matrix, a: Matrix, b: Matrix, sizes: Sizes)
   const { m, n, k } = sizes;
   if (m === 1 && vectorTimes(engine, c, a, b, { n, k })) return;
   if (n === 1 && vectorTimes(engine, transposed(c), transposed(b), transposed(a), { n: m, k })) return;
-  for (let row = 0; row < m; row += ROWS_AT_ONCE) {
-    const rows = { ...sizes, m: Math.min(ROWS_AT_ONCE, m - row) };
+  // equal parts: a short one would pack all of B for few rows
+  const height = upTo(EVERY_TILE, m / Math.ceil(m / ROWS_AT_ONCE));
+  for (let row = 0; row < m; row += height) {
+    const rows = { ...sizes, m: Math.min(height, m - row) };
     packedTimes(engine, fromRow(c, row), fromRow(a, row), b, rows);
   }
 }
@@ -83,9 +90,8 @@ function packedTimes(engine: Engine, c: Matrix, a: Matrix, b: Matrix, { m, n, k 
   const { rows } = TILES[tile];
   const length = packedLength(TILES[tile], m, Math.min(k, K_BLOCK));
   const columnBlocks = Math.ceil(n / N_BLOCK);
-  // blocks of rows too where columns alone would not occupy all threads
-  const rowBlocks = Math.max(1, Math.ceil((4 * pool.threads) / columnBlocks));
-  const blockRows = rowBlocks === 1 ? m : Math.max(LEAST_ROWS, Math.ceil(m / rowBlocks / 12) * 12);
+  const rowBlocks = rowBlocksFor(m, columnBlocks, pool.threads);
+  const blockRows = rowBlocks === 1 ? m : Math.max(LEAST_ROWS, upTo(EVERY_TILE, m / rowBlocks));
   const packA = leftPacker(tile, a.dtype, orderOf(a.dtype, a.columnStep, a.rowStep));
   const multiplyB = multiplier(tile, b.dtype, orderOf(b.dtype, b.rowStep, b.columnStep));
   writeIn(engine, b.memory, { ...c, rows: m, columns: n }, (target, cStep) =>
@@ -128,6 +134,22 @@ function packedTimes(engine: Engine, c: Matrix, a: Matrix, b: Matrix, { m, n, k 
       }
     }),
   );
+}
+
+const upTo = (multiple: number, x: number): number => Math.ceil(x / multiple) * multiple;
+
+/**
+ * Blocks of rows: more than one where columns alone would not occupy all threads, or would leave one idle for a twentieth of the
+ * time, nine blocks for two threads say. Each packs its columns of B anew, so they stay high.
+ */
+function rowBlocksFor(m: number, columnBlocks: number, threads: number): number {
+  const least = Math.max(1, Math.ceil((4 * threads) / columnBlocks));
+  const idle = (blocks: number): number => {
+    const items = blocks * columnBlocks;
+    return 1 - items / (threads * Math.ceil(items / threads));
+  };
+  for (let blocks = least; m / blocks >= HIGH || blocks === least; blocks++) if (idle(blocks) <= 0.05) return blocks;
+  return least;
 }
 
 /** c [1, n] = a [1, k] · b [k, n], reading b once; false where b has no contiguous axis or the vectors are not contiguous float32. */
