@@ -5,7 +5,12 @@ const DEVICE_ARITHMETIC: Tolerances = {
   ...SINGLE_ARITHMETIC,
   int32: "whole",
   denormals: "flushed",
-  ops: { pow: { relative: 2e-5, absolute: 1e-37 } },
+  ops: {
+    pow: { relative: 2e-5, absolute: 1e-37 },
+    // e to a rounded product, times a number up to 3e38
+    geglu: { relative: 4e-6, absolute: 2 ** -22 },
+    swiglu: { relative: 4e-6, absolute: 2 ** -22 },
+  },
 };
 
 /** On WebGPU an element of a product is one float32 sum in ascending order: 1030 terms were 17 ulps off. On WebGL2 it is summed in blocks. */

@@ -39,11 +39,15 @@ function print(node: Node): string {
     case "call":
       return `${NAMES[node.name]}(${node.args.map(print).join(", ")})`;
     case "binary":
+      if (node.operator === "+" && isOne(node.x) && node.y.kind === "call" && node.y.name === "tanh")
+        return `onePlusTangent(${print(node.y.args[0]!)})`;
       return COMPARISONS.includes(node.operator)
         ? `(${condition(node)} ? 1 : 0)`
         : `(${print(node.x)} ${node.operator} ${print(node.y)})`;
   }
 }
+
+const isOne = (node: Node): boolean => node.kind === "number" && node.value === 1;
 
 function condition(node: Node): string {
   if (node.kind !== "binary" || !COMPARISONS.includes(node.operator)) return `differs(${print(node)}, 0) > 0`;

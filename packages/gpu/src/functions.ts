@@ -115,6 +115,8 @@ const FUNCTIONS = {
       if (x < 0) { return 0 - t / (t + 2); }
       return t / (t + 2);`,
   },
+  /** 1 + tanh(x), to full precision where it is almost 0. */
+  onePlusTangent: { parameters: "x", body: "return 2 / (1 + exponential(0 - 2 * x));" },
   errorFunction: {
     parameters: "x",
     body: `if (x > 4) { return 1; }
