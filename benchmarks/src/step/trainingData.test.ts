@@ -53,6 +53,9 @@ describe("the suite's training data", () => {
       }),
     );
   });
+  test("has its first trained token where that is given, in all samples", () => {
+    expect(firstTrained("c", { batch: 1, length: 64, tokens: 4, first: 40 })).toEqual([40, 40, 40, 40]);
+  });
   test("needs a vocabulary with as many tokens that do not train", () => {
     expect(() => trainingData(8, "a", { batch: 1, length: 16, tokens: 5 })).toThrow(
       new RangeError("trainingData: 5 tokens must be at most half of 8"),
