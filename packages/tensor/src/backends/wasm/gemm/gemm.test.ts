@@ -150,6 +150,8 @@ describe("matrix products", () => {
     [1153, 65],
     [2500, 130],
     [2304, 1],
+    [0, 65],
+    [1153, 0],
   ])("of %i rows and %i columns agree with float64, whatever the tile", (m, n) => {
     const plain: Lying = { dtype: "float32", transposed: false, around: 1, step: 1 };
     const k = 40;

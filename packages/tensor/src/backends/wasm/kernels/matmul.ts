@@ -67,6 +67,7 @@ function matrices(view: View): Matrix[] {
 
 function multiply(engine: Engine, c: Matrix, a: Matrix, b: Matrix, sizes: Sizes): void {
   const { m, n, k } = sizes;
+  if (m === 0 || n === 0) return;
   if (m === 1 && vectorTimes(engine, c, a, b, { n, k })) return;
   if (n === 1 && vectorTimes(engine, transposed(c), transposed(b), transposed(a), { n: m, k })) return;
   // equal parts: a short one would pack all of B for few rows
