@@ -11,7 +11,7 @@ import { casesLeft } from "./kernels/cases.ts";
 import { commit, machine } from "./machine.ts";
 import { type Options, UsageError } from "./options.ts";
 import { type Result, race } from "./race.ts";
-import { Report, digits } from "./report.ts";
+import { type Report, digits } from "./report.ts";
 import { Roofs } from "./roof.ts";
 import { checkpointFolder } from "./step/checkpoint.ts";
 import { inUnit } from "./units.ts";
@@ -22,13 +22,12 @@ const ROOT = fileURLToPath(new URL("../..", import.meta.url));
  * Two revisions of ours on the kernel cases that the filter leaves, each built in a worktree of its own with this checkout's
  * benchmarks, interleaved. Prints a row for LEADERBOARD.md of each case.
  */
-export async function compare(options: Options): Promise<void> {
+export async function compare(options: Options, report: Report): Promise<void> {
   const [base, head = ".", ...filter] = options.filter;
   if (base === undefined) throw new UsageError("compare needs a revision, got none");
   const { dir, bytes } = matches("fromPretrained", filter) ? checkpointFolder("gpt2") : { dir: "", bytes: 0 };
   const cases = casesLeft(filter, dir, bytes);
   const folder = mkdtempSync(join(tmpdir(), "neolog-compare-"));
-  const report = new Report(options);
   try {
     const specs = [base, head].flatMap((revision, i) => {
       const root = revision === "." ? ROOT : build(revision, join(folder, String(i)));

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { Case } from "./case.ts";
 import { Contender, type ContenderSpec } from "./contender.ts";
+import { startAll } from "./contenders.ts";
 import { parseOptions } from "./options.ts";
 import { race } from "./race.ts";
 
@@ -81,10 +82,30 @@ describe("a race", () => {
     for (const contender of contenders) contender.stop();
     expect(results.map(({ contender, ns }) => [contender.spec.name, ns.length])).toEqual([["a", 3]]);
   });
+  test("counts the first call where one takes many seconds", async () => {
+    const contenders = await Promise.all([answering("a", "[1]", 11e9), answering("b", "[1]", 10)].map(started));
+    const results = await race(CASE, contenders, { ...options, rounds: 2 });
+    for (const contender of contenders) contender.stop();
+    expect(results.map(({ ns }) => ns)).toEqual([
+      [11e9, 11e9],
+      [10, 10],
+    ]);
+  });
   test("leaves out a result that is not a number", async () => {
     const contenders = await Promise.all([answering("a", "[1]", 10), answering("b", "[null]", 10)].map(started));
     const results = await race(CASE, contenders, options);
     for (const contender of contenders) contender.stop();
     expect(results.map(({ contender }) => contender.spec.name)).toEqual(["a"]);
   });
+});
+
+test("contenders are asked for by their names, or by a part that no whole name is", async () => {
+  const specs = ["neolog", "neolog, first epoch", "PEFT on torch"].map((name) => answering(name, "[1]", 1));
+  const namesOf = async (...only: string[]): Promise<string[]> => {
+    const contenders = await startAll(specs, { ...parseOptions([]).options, only });
+    for (const contender of contenders) contender.stop();
+    return contenders.map(({ spec }) => spec.name);
+  };
+  expect(await namesOf("neolog", "PEFT")).toEqual(["neolog", "PEFT on torch"]);
+  expect(await namesOf("epoch")).toEqual(["neolog, first epoch"]);
 });

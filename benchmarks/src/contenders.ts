@@ -51,7 +51,9 @@ export const python = (script: string, threads: number): Pick<ContenderSpec, "co
 
 /** Starts those that are asked for; says of the others why they are skipped. */
 export async function startAll(specs: readonly ContenderSpec[], { only }: Options): Promise<Contender[]> {
-  const wanted = specs.filter(({ name }) => only.length === 0 || only.some((part) => name.includes(part)));
+  const whole = (part: string): boolean => specs.some(({ name }) => name === part);
+  const named = (name: string, part: string): boolean => (whole(part) ? name === part : name.includes(part));
+  const wanted = specs.filter(({ name }) => only.length === 0 || only.some((part) => named(name, part)));
   const started: Contender[] = [];
   for (const spec of wanted) {
     const contender = await Contender.start(spec);

@@ -43,3 +43,10 @@ function quantile(sorted: readonly number[], q: number): number {
   const next = sorted[Math.min(below + 1, sorted.length - 1)]!;
   return sorted[below]! + (at - below) * (next - sorted[below]!);
 }
+
+/** The lines that are figures. */
+export const linesOf = (text: string): Figure[] =>
+  text
+    .split("\n")
+    .filter((line) => line.startsWith("{"))
+    .map((line) => JSON.parse(line) as Figure);

@@ -5,6 +5,10 @@ import { availableParallelism, cpus, totalmem } from "node:os";
 export const machine = (): string =>
   `${cpus()[0]?.model.trim() ?? "unknown processor"}, ${availableParallelism()} cores, ${Math.round(totalmem() / 2 ** 30)} GiB`;
 
+/** What a Node calls itself in figures. */
+export const runtimeOf = (node: string): string =>
+  `Node ${execFileSync(node, ["--version"], { encoding: "utf8" }).trim().slice(1)}`;
+
 /** The commit that is checked out, with "+" where files differ from it. */
 export function commit(): string {
   try {

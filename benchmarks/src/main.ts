@@ -4,6 +4,8 @@ import { benchKernels } from "./kernels/bench.ts";
 import { benchLoad } from "./load/bench.ts";
 import { benchMemory } from "./memory/rowOnly.ts";
 import { type Options, USAGE, UsageError, parseOptions } from "./options.ts";
+import { Report } from "./report.ts";
+import { judge, judgedLine } from "./report/acceptance.ts";
 import { render } from "./report/markdown.ts";
 import { writeReport } from "./report/write.ts";
 import { benchStep } from "./step/bench.ts";
@@ -11,7 +13,9 @@ import { benchPeers } from "./step/peers.ts";
 import { benchRows } from "./step/rows.ts";
 import { benchScaling } from "./step/scaling.ts";
 
-const BENCHES: { readonly [name: string]: (options: Options) => void | Promise<void> } = {
+type Bench = (options: Options, report: Report) => void | Promise<void>;
+
+const BENCHES: { readonly [name: string]: Bench } = {
   kernels: benchKernels,
   step: benchStep,
   rows: benchRows,
@@ -19,15 +23,51 @@ const BENCHES: { readonly [name: string]: (options: Options) => void | Promise<v
   scaling: benchScaling,
   generate: benchGenerate,
   memory: benchMemory,
+  load: benchLoad,
 };
-const COMMANDS: typeof BENCHES = { ...BENCHES, load: benchLoad, compare, render, report: writeReport };
+const COMMANDS: typeof BENCHES = { ...BENCHES, compare, render, report: writeReport };
+
+/** The parts of everything: names and what follows them on a command line. */
+const ALL: readonly (readonly [bench: string, filter?: string])[] = [
+  ["kernels"],
+  ["step"],
+  ["rows"],
+  ["peers"],
+  ["scaling"],
+  ["generate"],
+  ["memory"],
+  ["memory", "step"],
+  ["memory", "headline"],
+  ["load"],
+  ["memory", "steps"],
+];
+
+async function benchAll(options: Options, report: Report): Promise<void> {
+  for (const [name, filter] of ALL) {
+    report.note(`\n== ${name} ${filter ?? ""}`);
+    await BENCHES[name]!({ ...options, all: true, filter: filter === undefined ? [] : [filter] }, report);
+  }
+}
+
+/** The bars that the figures tell something of; the exit code is 1 where one is missed. Quick figures are none. */
+function judged(report: Report, { quick }: Options): void {
+  if (quick) return report.note("\nquick: every part ran; no figure of it counts, no bar was judged");
+  for (const each of judge(report.figures)) {
+    report.note(judgedLine(each));
+    if (!each.met) process.exitCode = 1;
+  }
+}
 
 try {
   const { bench, options } = parseOptions(process.argv.slice(2));
+  const run = bench === "all" ? benchAll : Object.hasOwn(COMMANDS, bench) ? COMMANDS[bench]! : null;
   if (bench === "help") console.log(USAGE);
-  else if (bench === "all") for (const run of Object.values(BENCHES)) await run(options);
-  else if (Object.hasOwn(COMMANDS, bench)) await COMMANDS[bench]!(options);
-  else throw new UsageError(`name must be one of ${Object.keys(COMMANDS).join(", ")}, got "${bench}"`);
+  else if (!run) throw new UsageError(`name must be one of ${Object.keys(COMMANDS).join(", ")}, got "${bench}"`);
+  else {
+    const report = new Report(options);
+    await run(options, report);
+    judged(report, options);
+  }
 } catch (error) {
   if (!(error instanceof UsageError)) throw error;
   console.error(`bench: ${error.message}\n\n${USAGE}`);

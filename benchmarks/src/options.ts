@@ -16,7 +16,7 @@ export interface Options {
   readonly sample: number;
   /** Seconds to wait before a round, at most, until other programs leave the machine alone. */
   readonly wait: number;
-  /** Contenders whose names hold one of these; all when empty. */
+  /** Contenders of these names, or, where none has it, whose names hold one; all when empty. */
   readonly only: readonly string[];
   /** Of training steps: names and sizes asked for; each empty where none is. */
   readonly shapes: readonly string[];
@@ -31,13 +31,21 @@ export interface Options {
   readonly peers: boolean;
   /** After which rows are compared. */
   readonly steps: number;
+  /** A file that figures are added to; what it has is not measured again. Empty for none. */
+  readonly out: string;
+  /** Every part in small sizes, once: whether it runs, not how fast. */
+  readonly quick: boolean;
 }
 
 export class UsageError extends Error {
   override readonly name = "UsageError";
 }
 
+/** Of --quick, where nothing else is asked for. */
+const QUICK = { threads: "2", rounds: "1", sample: "1", steps: "3" };
+
 export const USAGE = `npm run bench -- [kernels|step|rows|peers|scaling|generate|memory|load|compare|render|report] [filter …] [options]
+  (no name)             all that measure, one after the other; with --quick in small sizes, to see that every part runs
   kernels [filter …]    products, attention, elementwise kernels, loading; with peers where they are installed
   step [--all]          training steps of token rows against PEFT on torch: tiny and gpt2, case a; with --all the acceptance matrix
   rows                  rows after training steps against PEFT's; tiny, all cases
@@ -45,6 +53,7 @@ export const USAGE = `npm run bench -- [kernels|step|rows|peers|scaling|generate
   scaling [length|tokens|vocabulary]   how a step's time grows with what comes before the first trained token, and with sizes
   generate              tokens per second of GPT-2 small, against the memory it reads and against transformers on torch
   memory                bytes of a step beside the model
+  memory step           the most resident memory of a step against PEFT's: GPT-2 small and Qwen2.5-0.5B
   memory steps [tiny|gpt2]  5,000 training steps: memory must stay as it is after step 100
   memory headline       the most memory of a step of Gemma 2 2B: forward, Trainable Tokens, LoRA on the table, the whole table
   load                  a folder of 1.2 billion parameters: seconds and memory to load it, tokens per second; needs 2.5 GB of disk
@@ -59,6 +68,8 @@ options
   --sample MS           milliseconds of a sample at least (40)
   --wait SECONDS        before a round wait, at most so long, until other programs leave the machine alone (0)
   --only NAME,…         contenders, such as neolog,torch
+  --out FILE.jsonl      add the figures to a file; what it has of this commit and this Node is not measured again
+  --quick               small sizes, once each
 options of step and rows
   --shape S,…           tiny, gpt2, smollm2-135m, qwen2.5-0.5b, gemma-2-2b (random weights)
   --case a,b,c          trained tokens from the first position on; the first at half of the sequence on average; in half of the samples
@@ -88,21 +99,30 @@ export function parseOptions(args: readonly string[]): { readonly bench: string;
       all: values.all,
       peers: values.peers,
       steps: count("steps", values.steps),
+      out: values.out,
+      quick: values.quick,
     },
   };
 }
 
 function parsed(args: readonly string[]) {
   try {
+    const usual = {
+      threads: "1,2",
+      rounds: "11",
+      sample: "40",
+      steps: "50",
+      ...(args.includes("--quick") ? QUICK : {}),
+    };
     return parseArgs({
       args: [...args],
       allowPositionals: true,
       options: {
         json: { type: "boolean", default: false },
         node: { type: "string", default: "" },
-        threads: { type: "string", default: "1,2" },
-        rounds: { type: "string", default: "11" },
-        sample: { type: "string", default: "40" },
+        threads: { type: "string", default: usual.threads },
+        rounds: { type: "string", default: usual.rounds },
+        sample: { type: "string", default: usual.sample },
         wait: { type: "string", default: "0" },
         only: { type: "string", default: "" },
         shape: { type: "string", default: "" },
@@ -112,7 +132,9 @@ function parsed(args: readonly string[]) {
         tokens: { type: "string", default: "" },
         all: { type: "boolean", default: false },
         peers: { type: "boolean", default: false },
-        steps: { type: "string", default: "50" },
+        steps: { type: "string", default: usual.steps },
+        out: { type: "string", default: "" },
+        quick: { type: "boolean", default: false },
       },
     });
   } catch (error) {

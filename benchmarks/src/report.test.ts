@@ -1,4 +1,7 @@
-import { describe, expect, test } from "vitest";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, test, vi } from "vitest";
 import type { Case } from "./case.ts";
 import type { Figure } from "./figure.ts";
 import { UsageError, parseOptions } from "./options.ts";
@@ -44,6 +47,37 @@ test("without a compiler the stored roof stands in, and says so", async () => {
   }
 });
 
+describe("a file that figures are added to", () => {
+  const folder = mkdtempSync(join(tmpdir(), "neolog-report-"));
+  const out = join(folder, "figures.jsonl");
+  const add = (to: Report, runtime: string): void =>
+    to.addValue("step tiny a", [1], { contender: "neolog", threads: 2, runtime }, "ms", 5);
+
+  test("has what was measured at this commit, under this Node, at this size", async () => {
+    const machine = await import("./machine.ts");
+    const at = vi.spyOn(machine, "commit").mockReturnValue("abc");
+    add(new Report({ json: true, out }), "Node 20.1.0");
+    const again = new Report({ json: true, out });
+    expect(again.has("step tiny a", [1], "Node 24")).toBe(false);
+    expect(again.has("step tiny a", [2], "Node 20.1.0")).toBe(false);
+    expect(again.has("step tiny b", [1], "Node 20.1.0")).toBe(false);
+    expect(again.figures).toEqual([]);
+    expect(again.has("step tiny a", [1], "Node 20.1.0")).toBe(true);
+    expect(again.figures.map(({ median }) => median)).toEqual([5]);
+    for (const other of ["def", "abc+"]) {
+      at.mockReturnValue(other);
+      expect(new Report({ json: true, out }).has("step tiny a", [1], "Node 20.1.0")).toBe(false);
+    }
+    at.mockRestore();
+  });
+  test("keeps its lines", () => {
+    writeFileSync(out, "{}\n");
+    add(new Report({ json: true, out }), "Node 20.1.0");
+    expect(readFileSync(out, "utf8").split("\n")).toHaveLength(3);
+    rmSync(folder, { recursive: true });
+  });
+});
+
 test("digits are three, or those before the point", () => {
   expect([0.000_012_3, 0.0123, 1, 12.34, 123.4, 12_345].map(digits)).toEqual([
     "0.0000123",
@@ -53,6 +87,12 @@ test("digits are three, or those before the point", () => {
     "123",
     "12345",
   ]);
+});
+
+test("a quick run is short, but for what is asked for", () => {
+  const { options } = parseOptions(["step", "--quick", "--rounds", "4"]);
+  expect(options).toMatchObject({ quick: true, rounds: 4, sample: 1, threads: [2] });
+  expect(parseOptions(["step"]).options).toMatchObject({ quick: false, rounds: 11, sample: 40, threads: [1, 2] });
 });
 
 test("a command line that cannot be is named", () => {

@@ -1,7 +1,9 @@
+import { appendFileSync, existsSync, readFileSync } from "node:fs";
 import { type Case, nameOf } from "./case.ts";
-import { type Figure, type Roof, spreadOf } from "./figure.ts";
+import { type Figure, type Roof, linesOf, spreadOf } from "./figure.ts";
 import { commit, machine } from "./machine.ts";
 import type { Options } from "./options.ts";
+import { racesOf } from "./report/races.ts";
 import type { Result } from "./race.ts";
 import type { Roofs } from "./roof.ts";
 import { inUnit } from "./units.ts";
@@ -11,14 +13,38 @@ type Who = Pick<Figure, "contender" | "threads" | "runtime">;
 
 /** Writes figures as they come: a table for people on stderr, lines of JSON on stdout unless a person looks at it. */
 export class Report {
+  /** What was measured, and what the file that figures are added to had of this run already. */
+  readonly figures: Figure[] = [];
   readonly #lines: boolean;
   readonly #table: boolean;
+  readonly #out: string;
+  readonly #stored: readonly Figure[];
   readonly #machine = machine();
   readonly #commit = commit();
 
-  constructor({ json }: Options) {
+  constructor({ json, out }: Pick<Options, "json" | "out">) {
     this.#lines = json || !process.stdout.isTTY;
     this.#table = !json;
+    this.#out = out;
+    this.#stored = out !== "" && existsSync(out) ? linesOf(readFileSync(out, "utf8")) : [];
+  }
+
+  /**
+   * Whether the file has a race of this name and shape with a figure of this runtime, of this commit: it counts as of this run. That
+   * of a checkout with changes is never taken again.
+   */
+  has(name: string, shape: readonly number[], runtime: string): boolean {
+    if (this.#commit.endsWith("+")) return false;
+    const found = racesOf(this.#stored.filter((figure) => figure.commit === this.#commit)).filter(
+      (other) =>
+        other.name === name &&
+        other.shape.join() === shape.join() &&
+        other.figures.some((figure) => figure.runtime.startsWith(runtime)),
+    );
+    if (found.length === 0) return false;
+    this.note(`\n${name} ${shape.join("×")}: in ${this.#out} already`);
+    this.figures.push(...found.flatMap(({ figures }) => figures));
+    return true;
   }
 
   /** A line for people. */
@@ -80,7 +106,9 @@ export class Report {
 
   /** `times`: how much faster than the first contender of its case, where one was raced. */
   write(figure: Figure, times: number | null): void {
+    this.figures.push(figure);
     if (this.#lines) console.log(JSON.stringify(figure));
+    if (this.#out) appendFileSync(this.#out, `${JSON.stringify(figure)}\n`);
     const { contender, threads, median, p10, p90, percent, roof } = figure;
     const who = `  ${contender}, ${threads} thread${threads > 1 ? "s" : ""}`.padEnd(36);
     const share = percent === null ? "" : `${percent.toFixed(0).padStart(5)} % of ${short(roof!)}`;

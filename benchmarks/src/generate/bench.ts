@@ -4,7 +4,7 @@ import type { ContenderSpec } from "../contender.ts";
 import { python, startAll } from "../contenders.ts";
 import type { Options } from "../options.ts";
 import { race } from "../race.ts";
-import { Report } from "../report.ts";
+import type { Report } from "../report.ts";
 import { Roofs } from "../roof.ts";
 import { checkpointFolder } from "../step/checkpoint.ts";
 import { SHAPES } from "../step/shapes.ts";
@@ -13,8 +13,7 @@ import { SHAPES } from "../step/shapes.ts";
 const NEW_TOKENS = 24;
 
 /** Tokens per second of GPT-2 small, alone and four rows at once, against the memory that a step has to read. */
-export async function benchGenerate(options: Options): Promise<void> {
-  const report = new Report(options);
+export async function benchGenerate(options: Options, report: Report): Promise<void> {
   const { dir, bytes } = checkpointFolder("gpt2");
   const roofs = await Roofs.measure(options);
   const contenders = await startAll(contendersFor(options), options);

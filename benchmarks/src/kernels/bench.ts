@@ -3,16 +3,19 @@ import { ours, peers, startAll } from "../contenders.ts";
 import { checkpointFolder } from "../step/checkpoint.ts";
 import type { Options } from "../options.ts";
 import { type Result, race } from "../race.ts";
-import { Report } from "../report.ts";
+import type { Report } from "../report.ts";
 import { Roofs } from "../roof.ts";
 import { casesLeft } from "./cases.ts";
 
+/** Rows of GPT-2 small. */
+const QUICK: readonly string[] = ["128×768"];
+
 /** Every kernel case that the filter leaves, by ours and by the peers that are installed. */
-export async function benchKernels(options: Options): Promise<void> {
-  const report = new Report(options);
-  const loads = matches("fromPretrained", options.filter);
+export async function benchKernels(options: Options, report: Report): Promise<void> {
+  const filter = options.quick && options.filter.length === 0 ? QUICK : options.filter;
+  const loads = matches("fromPretrained", filter);
   const { dir, bytes } = loads ? checkpointFolder("gpt2") : { dir: "", bytes: 0 };
-  const cases = casesLeft(options.filter, dir, bytes);
+  const cases = casesLeft(filter, dir, bytes);
   const roofs = await Roofs.measure(options);
   for (const line of roofs.lines()) report.note(line);
   const contenders = await startAll([...ours(options), ...peers(options)], options);

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Options } from "../options.ts";
-import { Report } from "../report.ts";
+import type { Report } from "../report.ts";
 import type { Measured } from "./large.ts";
 
 const MIB = 2 ** 20;
@@ -13,11 +13,13 @@ const MIB = 2 ** 20;
  * A folder of 1.2 billion bfloat16 parameters in shards: seconds to load it from the system's file cache, the most memory that takes beside the file's size,
  * and tokens per second. The folder is written first and deleted after. Throws where loading takes 10% more than the files hold.
  */
-export function benchLoad(options: Options): void {
-  const report = new Report(options);
+export function benchLoad(options: Options, report: Report): void {
   const dir = mkdtempSync(join(tmpdir(), "neolog-load-"));
   try {
-    const { bytes, shards } = run(process.execPath, "./writeLarge.js", dir) as { bytes: number; shards: number };
+    const { bytes, shards } = run(process.execPath, "./writeLarge.js", dir, ...(options.quick ? ["1"] : [])) as {
+      bytes: number;
+      shards: number;
+    };
     report.note(`\nload a Llama of ${(bytes / 2e9).toFixed(2)} billion bfloat16 parameters, ${shards} shards`);
     run(options.node, "./measure.js", dir, "wasm", "1"); // the first meets a disk that still writes
     for (const threads of options.threads) {

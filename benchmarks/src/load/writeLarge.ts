@@ -1,4 +1,4 @@
-/** `node writeLarge.js DIR`: a Llama of 1.2 billion random bfloat16 parameters in shards, streamed: never whole in memory. */
+/** `node writeLarge.js DIR [LAYERS]`: a Llama of 1.2 billion random bfloat16 parameters in shards, streamed: never whole in memory. */
 import {
   type FileContent,
   type LazyTensor,
@@ -34,8 +34,9 @@ function bytesOf(length: number, isNorm: boolean, start: number): Uint8Array {
   return bytes;
 }
 
-const [dir] = process.argv.slice(2) as [string];
-const model = withShapesOnly(() => architectureOf(LARGE).create(LARGE, "config.json"));
+const [dir, layers] = process.argv.slice(2) as [string, string?];
+const config = layers === undefined ? LARGE : { ...LARGE, num_hidden_layers: Number(layers) };
+const model = withShapesOnly(() => architectureOf(config).create(config, "config.json"));
 const sizeOf = ({ shape }: { readonly shape: readonly number[] }): number => storedByteLength("BF16", shape)!;
 const tensors = [...stateDict(model)].map(([name, { shape }], i) => {
   const read = async (): Promise<Uint8Array> => bytesOf(sizeOf({ shape }), shape.length === 1, 2 * 7919 * i);
@@ -47,7 +48,7 @@ const index = shardIndex(shards, { total_parameters: total_size / 2, total_size 
 await writeFolder(
   dir,
   new Map<string, FileContent>([
-    ["config.json", `${stringifyPythonJson(LARGE)}\n`],
+    ["config.json", `${stringifyPythonJson(config)}\n`],
     ...[...shards].map(([file, shard]) => [file, streamSafetensors(shard)] as const),
     ["model.safetensors.index.json", `${stringifyPythonJson(index)}\n`],
   ]),

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { freemem } from "node:os";
 import { fileURLToPath } from "node:url";
 import { type Options, UsageError } from "../options.ts";
-import { Report } from "../report.ts";
+import type { Report } from "../report.ts";
 import { SHAPES, type Shape, type ShapeName } from "../step/shapes.ts";
 
 /** What trains. */
@@ -32,12 +32,11 @@ export interface Taken {
  * Most memory of a step of a model with random bfloat16 weights: forward only, Trainable Tokens, LoRA on the table, the whole table;
  * the last is computed, and marked so, where this machine has no room for it.
  */
-export function benchHeadline(options: Options): void {
-  const name = (options.shapes[0] ?? "gemma-2-2b") as ShapeName;
+export function benchHeadline(options: Options, report: Report): void {
+  const name = (options.shapes[0] ?? (options.quick ? "tiny" : "gemma-2-2b")) as ShapeName;
   if (!Object.hasOwn(SHAPES, name))
     throw new UsageError(`--shape must be one of ${Object.keys(SHAPES).join(", ")}, got ${name}`);
   const shape: Shape = SHAPES[name];
-  const report = new Report(options);
   const threads = Math.max(...options.threads);
   const size = [shape.batch, shape.length, shape.tokens];
   const add = (figure: string, contender: string, runtime: string, bytes: number): void => {

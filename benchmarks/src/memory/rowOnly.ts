@@ -3,8 +3,9 @@ import { AutoModelForCausalLM } from "@neolog/models";
 import { TrainableTokensConfig, getPeftModel } from "@neolog/peft-tokens";
 import { Scope, defaultBackend } from "@neolog/tensor";
 import type { Options } from "../options.ts";
-import { Report } from "../report.ts";
+import type { Report } from "../report.ts";
 import { benchHeadline } from "./headline.ts";
+import { benchResident } from "./resident.ts";
 import { benchManySteps } from "./steps.ts";
 
 const CONFIG = {
@@ -21,11 +22,11 @@ const CONFIG = {
   tie_word_embeddings: true,
 };
 
-/** Bytes a training step allocates beside the model, against the embedding table it does not copy; `memory steps`: benchManySteps, `memory headline`: benchHeadline. */
-export function benchMemory(options: Options): void {
-  if (options.filter.includes("steps")) return benchManySteps(options);
-  if (options.filter.includes("headline")) return benchHeadline(options);
-  const report = new Report(options);
+/** Bytes a training step allocates beside the model, against the embedding table it does not copy; `memory step`: benchResident, `memory steps`: benchManySteps, `memory headline`: benchHeadline. */
+export function benchMemory(options: Options, report: Report): void | Promise<void> {
+  if (options.filter.includes("steps")) return benchManySteps(options, report);
+  if (options.filter.includes("headline")) return benchHeadline(options, report);
+  if (options.filter.includes("step")) return benchResident(options, report);
   const backend = defaultBackend();
   const model = AutoModelForCausalLM.fromConfig(CONFIG, { seed: 1 });
   const peft = getPeftModel(model, new TrainableTokensConfig({ token_indices: [7, 49_999] }));

@@ -2,7 +2,7 @@ import type { PretrainedConfig } from "@neolog/models";
 import { execFileSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import type { Options } from "../options.ts";
-import { Report } from "../report.ts";
+import type { Report } from "../report.ts";
 
 /** What a training run leaves in use after a step. */
 export interface Memory {
@@ -63,6 +63,7 @@ export const MANY_STEPS = {
 export type ManyStepsName = keyof typeof MANY_STEPS;
 
 const STEPS = 5000;
+const QUICK_STEPS = 300;
 /** Steps until a run is warm; until it has seen every text, where it keeps something of each. */
 const WARM = { plain: 100, reuse: 200 };
 const MIB = 2 ** 20;
@@ -87,13 +88,13 @@ const RUNS: readonly Run[] = [
  * 5,000 training steps on texts of many lengths: buffers and the memories that hold them must be as many after any step as after the
  * first hundred, and resident memory within 2 %. Throws where they are not.
  */
-export function benchManySteps(options: Options): void {
-  const report = new Report(options);
+export function benchManySteps(options: Options, report: Report): void {
   const grown: string[] = [];
+  const steps = options.quick ? QUICK_STEPS : STEPS;
   for (const run of RUNS.filter(({ shape }) => options.filter.every((word) => word === "steps" || shape === word))) {
     const threads = Math.max(...options.threads);
-    const { runtime, milliseconds, samples } = measured(options.node, run, threads);
-    const name = `${run.shape}, ${STEPS} steps, garbage ${run.collected ? "collected" : "left to V8"}${run.reuse ? ", reuse" : ""}`;
+    const { runtime, milliseconds, samples } = measured(options.node, run, threads, steps);
+    const name = `${run.shape}, ${steps} steps, garbage ${run.collected ? "collected" : "left to V8"}${run.reuse ? ", reuse" : ""}`;
     const from = run.reuse ? WARM.reuse : WARM.plain;
     report.note(`\n${name}`);
     const warm = samples.find(({ step }) => step >= from)!;
@@ -109,7 +110,8 @@ export function benchManySteps(options: Options): void {
     add("resident at most since", "MiB", most / MIB);
     add("resident at the end", "MiB", last.rss / MIB);
     add("objects at the end", "MiB", last.heapUsed / MIB);
-    const found = growth(warm, later, run.bound);
+    if (run.bound !== null) add("grown", "×", most / warm.rss);
+    const found = growth(warm, later, options.quick ? null : run.bound);
     if (found) grown.push(`${name}: ${found}`);
   }
   if (grown.length > 0) throw new Error(grown.join("; "));
@@ -132,9 +134,10 @@ function measured(
   node: string,
   { shape, collected, reuse }: Run,
   threads: number,
+  steps: number,
 ): { readonly runtime: string; readonly milliseconds: number; readonly samples: readonly Memory[] } {
   const script = fileURLToPath(new URL("./manySteps.js", import.meta.url));
-  const args = [...(collected ? ["--expose-gc"] : []), script, shape, String(STEPS), String(threads)];
+  const args = [...(collected ? ["--expose-gc"] : []), script, shape, String(steps), String(threads)];
   if (reuse) args.push("reuse");
   return JSON.parse(execFileSync(node, args, { stdio: ["ignore", "pipe", "inherit"], encoding: "utf8" }));
 }

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { Figure } from "../figure.ts";
-import { judge } from "./acceptance.ts";
+import { judge, judgedLine } from "./acceptance.ts";
 import { plot } from "./plot.ts";
 import { racesOf } from "./races.ts";
 
@@ -66,6 +66,15 @@ describe("a bar", () => {
       ["≥ 4.8 GiB", false],
     ]);
   });
+});
+
+test("a long run's memory is judged, and said in a line", () => {
+  const [kept, lost] = judge([
+    figure("tiny, 5000 steps: grown", "neolog wasm", 1.019, "×"),
+    figure("gpt2, 5000 steps: grown", "neolog wasm", 1.03, "×"),
+  ]);
+  expect(judgedLine(kept!)).toBe("met: tiny, 5000 steps: grown: ≤ 1.02 ×, measured 1.02 ×");
+  expect(judgedLine(lost!)).toBe("MISSED: gpt2, 5000 steps: grown: ≤ 1.02 ×, measured 1.03 ×");
 });
 
 test("growth is judged from the least size to the largest", () => {

@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import type { Figure } from "../figure.ts";
+import { type Figure, linesOf } from "../figure.ts";
 import { type Options, UsageError } from "../options.ts";
 import { digits, disturbed } from "../report.ts";
 
@@ -9,13 +9,6 @@ export function render({ filter: files }: Options): void {
   const figures = files.flatMap((file) => linesOf(readFileSync(file, "utf8")));
   console.log(markdown(figures));
 }
-
-/** The lines that are figures. */
-export const linesOf = (text: string): Figure[] =>
-  text
-    .split("\n")
-    .filter((line) => line.startsWith("{"))
-    .map((line) => JSON.parse(line) as Figure);
 
 export function markdown(figures: readonly Figure[]): string {
   const distinct = (of: (figure: Figure) => string): string => [...new Set(figures.map(of))].join("; ");

@@ -1,9 +1,9 @@
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import type { Figure } from "../figure.ts";
+import { type Figure, linesOf } from "../figure.ts";
 import { type Options, UsageError } from "../options.ts";
 import { judge } from "./acceptance.ts";
-import { linesOf, markdown } from "./markdown.ts";
+import { markdown } from "./markdown.ts";
 import { plot } from "./plot.ts";
 import { type Race, racesOf } from "./races.ts";
 

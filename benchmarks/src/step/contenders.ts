@@ -3,6 +3,7 @@ import type { ContenderSpec } from "../contender.ts";
 import { python } from "../contenders.ts";
 import type { Options } from "../options.ts";
 import type { Planned } from "./plan.ts";
+import type { ShapeName } from "./shapes.ts";
 
 const script = fileURLToPath(new URL("./ours.js", import.meta.url));
 
@@ -22,7 +23,13 @@ export const peft = (threads: number): ContenderSpec => ({
   ...python("peft_step.py", threads),
 });
 
-/** Plain loops for a small model alone; the largest model by ours alone, at the most threads. In case a nothing can be reused. */
+/** Beside PEFT a machine of 24 GiB has room for two of ours. */
+const LARGE: readonly ShapeName[] = ["smollm2-135m", "qwen2.5-0.5b"];
+
+/**
+ * Plain loops for a small model alone; the largest model by ours alone, at the most threads. In case a nothing can be reused; without
+ * reuse large models run only where that is asked for by name.
+ */
 export function contendersFor({ shape, name }: Planned, options: Options): ContenderSpec[] {
   const { node, threads } = options;
   const most = Math.max(...threads);
@@ -33,6 +40,7 @@ export function contendersFor({ shape, name }: Planned, options: Options): Conte
     ...threads.flatMap((count) =>
       (Object.keys(MODES) as (keyof typeof MODES)[])
         .filter((mode) => name !== "a" || mode === "neolog")
+        .filter((mode) => mode !== "neolog without reuse" || !LARGE.includes(shape) || options.only.includes(mode))
         .map((mode) => ours(mode, count, options)),
     ),
     ...threads.map((count) => peft(count)),

@@ -2,18 +2,21 @@ import type { Case } from "../case.ts";
 import { startAll } from "../contenders.ts";
 import type { Options } from "../options.ts";
 import { race } from "../race.ts";
-import { Report } from "../report.ts";
+import type { Report } from "../report.ts";
 import { Roofs } from "../roof.ts";
 import { benchStep } from "./bench.ts";
 import { forwardPeer, ours, peft } from "./contenders.ts";
 import { caseOf, planned } from "./plan.ts";
 
-/** GPT-2 small against every library that trains it, and, forward alone, against onnxruntime and torch. */
-export async function benchPeers(options: Options): Promise<void> {
-  const asked = { ...options, shapes: ["gpt2"], cases: ["a"], peers: true };
-  await benchStep(asked);
+/** jax-js takes seconds for a step of so many tokens. */
+const QUICK_LENGTH = 16;
 
-  const report = new Report(options);
+/** GPT-2 small against every library that trains it, and, forward alone, against onnxruntime and torch. */
+export async function benchPeers(options: Options, report: Report): Promise<void> {
+  const usual = options.quick ? { lengths: [QUICK_LENGTH] } : {};
+  const asked = { ...options, shapes: ["gpt2"], cases: ["a"], peers: true, ...usual };
+  await benchStep(asked, report);
+
   const roofs = await Roofs.measure(options);
   for (const plan of planned(asked)) {
     const { amount, training, ...rest } = caseOf(plan);

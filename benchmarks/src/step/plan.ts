@@ -16,9 +16,16 @@ export interface Planned extends DataShape {
 const ACCEPTANCE: readonly ShapeName[] = ["gpt2", "smollm2-135m", "qwen2.5-0.5b"];
 
 /** Every combination of shape, case, length, batch and number of tokens that is asked for. Throws UsageError. */
-export function planned({ shapes, cases, lengths, batches, tokens, all }: Options): Planned[] {
-  const names = shapes.length > 0 ? shapes.map(shapeNamed) : all ? ACCEPTANCE : (["tiny", "gpt2"] as const);
-  const where = cases.length > 0 ? cases.map(caseNamed) : all ? caseNames : (["a"] as const);
+export function planned({ shapes, cases, lengths, batches, tokens, all, quick }: Options): Planned[] {
+  const names =
+    shapes.length > 0
+      ? shapes.map(shapeNamed)
+      : quick
+        ? (["tiny"] as const)
+        : all
+          ? ACCEPTANCE
+          : (["tiny", "gpt2"] as const);
+  const where = cases.length > 0 ? cases.map(caseNamed) : all || quick ? caseNames : (["a"] as const);
   const or = (asked: readonly number[], usual: number): readonly number[] => (asked.length > 0 ? asked : [usual]);
   return names.flatMap((shape) => {
     const usual: Shape = SHAPES[shape];

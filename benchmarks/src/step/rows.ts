@@ -1,28 +1,33 @@
 import type { Case } from "../case.ts";
 import { Contender } from "../contender.ts";
+import { runtimeOf } from "../machine.ts";
 import type { Options } from "../options.ts";
-import { Report } from "../report.ts";
+import type { Report } from "../report.ts";
 import { ours, peft } from "./contenders.ts";
 import { type Planned, caseOf, planned } from "./plan.ts";
 import { CASES } from "./trainingData.ts";
 
-/** Long enough for prefixes, short enough for so many steps of a large model. */
-const LONGEST = 64;
+/** Long enough for prefixes, short enough for so many steps of a large model; longer where it is asked for. */
+const LONGEST = 128;
 const LARGEST_BATCH = 2;
 
 /** The largest difference of the rows after some steps, ours from PEFT's and with caches from without. */
-export async function benchRows(options: Options): Promise<void> {
-  const report = new Report(options);
+export async function benchRows(options: Options, report: Report): Promise<void> {
   const cases = options.cases.length > 0 ? options.cases : Object.keys(CASES);
   const shapes = options.shapes.length > 0 ? options.shapes : ["tiny"];
   for (const plan of planned({ ...options, shapes, cases })) await compareRows(report, plan, options);
 }
 
 async function compareRows(report: Report, plan: Planned, options: Options): Promise<void> {
-  const short = { ...plan, length: Math.min(plan.length, LONGEST), batch: Math.min(plan.batch, LARGEST_BATCH) };
+  const short = {
+    ...plan,
+    ...(options.lengths.length > 0 ? {} : { length: Math.min(plan.length, LONGEST) }),
+    ...(options.batches.length > 0 ? {} : { batch: Math.min(plan.batch, LARGEST_BATCH) }),
+  };
   const c = caseOf(short);
   const training = { ...c.training!, rowsAfter: options.steps };
   const asked: Case = { ...c, training, kernel: `rows after ${options.steps} steps, ${plan.shape} ${plan.name}` };
+  if (report.has(asked.kernel, asked.shape, runtimeOf(options.node))) return;
   report.note(`\n${asked.kernel}: largest difference  [max |Δ|]`);
 
   const threads = Math.max(...options.threads);

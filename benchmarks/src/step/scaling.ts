@@ -1,8 +1,9 @@
 import type { Case } from "../case.ts";
 import type { Contender } from "../contender.ts";
 import { ours as kernels, startAll } from "../contenders.ts";
+import { runtimeOf } from "../machine.ts";
 import type { Options } from "../options.ts";
-import { Report } from "../report.ts";
+import type { Report } from "../report.ts";
 import { ours } from "./contenders.ts";
 import { caseOf } from "./plan.ts";
 import { SHAPES } from "./shapes.ts";
@@ -18,23 +19,30 @@ interface Size {
 /** Positions from the first trained token to the end, whatever comes before. */
 const AFTER = 64;
 const LENGTHS = [256, 512, 1024, 2048];
+const QUICK_LENGTHS = [96, 128];
 const TOKENS = [4, 64];
 
 /**
  * How a step's time grows with the length of what comes before the first trained token, with the number of trained tokens, and with
  * the vocabulary, beside the head's own product. The sizes take turns, a process each.
  */
-export async function benchScaling(options: Options): Promise<void> {
-  const report = new Report(options);
+export async function benchScaling(options: Options, report: Report): Promise<void> {
   const threads = Math.max(...options.threads);
   const alone: Options = { ...options, threads: [threads], only: [] };
   const step = async (label: string, c: Case): Promise<Size[]> => {
     const [contender] = await startAll([ours("neolog", threads, options)], alone);
     return contender ? [{ label, c, contender }] : [];
   };
-  const asked = (name: string): boolean => options.filter.length === 0 || options.filter.includes(name);
+  const runtime = runtimeOf(options.node);
+  const asked = (name: string): boolean =>
+    (options.filter.length === 0 || options.filter.includes(name)) && !report.has(`scaling ${name}`, [], runtime);
   if (asked("length")) {
-    await turns(report, "scaling length", await each(LENGTHS, (n) => step(`T = ${n}`, lengthCase(n))), options);
+    await turns(
+      report,
+      "scaling length",
+      await each(options.quick ? QUICK_LENGTHS : LENGTHS, (n) => step(`T = ${n}`, lengthCase(n))),
+      options,
+    );
   }
   if (asked("tokens")) {
     await turns(report, "scaling tokens", await each(TOKENS, (k) => step(`k = ${k}`, tokensCase(k))), options);
