@@ -1,4 +1,4 @@
-import { type Expr, add, at, i32, load, mul, op } from "../asm/expression.ts";
+import { type Expr, add, at, i32, mul, op } from "../asm/expression.ts";
 import type { FunctionBuilder, Local } from "../asm/function.ts";
 import type { Callee, ModuleBuilder } from "../asm/module.ts";
 import type { ModuleDefinition } from "../engine.ts";
@@ -77,12 +77,7 @@ export const gemm = (tile: Tile, dtype: FloatDType, order: Order): ModuleDefinit
             const count = remaining(f, columnCount, panel, tileColumns);
             f.call(pack, scratch, at(b, add(column, panel), columnStep), columnStep, kStep, k, count);
             const target = at(add(c, mul(add(column, panel), 4)), row, cStep);
-            for (let phase = 0; phase < PHASES; phase++) {
-              const left = add(packed, mul(steps, 4 * tile.rows * phase));
-              const right = add(scratch, mul(steps, 4 * tileColumns * phase));
-              const further = phase === 0 ? accumulate : i32(1);
-              f.call(multiply, left, right, target, cStep, row, lastRow, steps, further, count, edge);
-            }
+            f.call(multiply, packed, scratch, target, cStep, row, lastRow, steps, accumulate, count, edge);
           });
         });
       },
@@ -90,7 +85,7 @@ export const gemm = (tile: Tile, dtype: FloatDType, order: Order): ModuleDefinit
   },
 });
 
-/** (A, B, C, cStep, first row, last row, steps, accumulate, columns, edge): a phase of one panel of B with that of all row panels of A. */
+/** (A, B, C, cStep, first row, last row, steps, accumulate, columns, edge): one panel of B with all row panels of A. */
 function panelTimesPanels(m: ModuleBuilder, tile: Tile, kernels: readonly Callee[]): Callee {
   const params = Array.from({ length: 10 }, () => "i32" as const);
   return m.function(params, (f, ...args) => {
@@ -115,8 +110,11 @@ function panelTimesPanels(m: ModuleBuilder, tile: Tile, kernels: readonly Callee
         op("i32.eq", columns, columnsOf(tile)),
         () => callFor(f, kernels, count, [k, a, b, c, cStep, accumulate]),
         () => {
-          callFor(f, kernels, count, [k, a, b, edge, i32(edgeStep), i32(0)]);
-          copyEdge(f, { from: edge, fromStep: edgeStep, to: c, toStep: cStep, rows: count, columns, accumulate });
+          const there = { address: c, step: cStep };
+          const here = { address: edge, step: i32(edgeStep) };
+          f.if(accumulate, () => copyEdge(f, here, there, count, columns));
+          callFor(f, kernels, count, [k, a, b, edge, i32(edgeStep), accumulate]);
+          copyEdge(f, there, here, count, columns);
         },
       );
       f.set(a, add(a, mul(k, 4 * PHASES * tile.rows)));
@@ -138,27 +136,14 @@ function callFor(f: FunctionBuilder, kernels: readonly Callee[], count: Local, a
 }
 
 interface Edge {
-  readonly from: Expr;
-  readonly fromStep: number;
-  readonly to: Expr;
-  readonly toStep: Expr;
-  readonly rows: Local;
-  readonly columns: Local;
-  readonly accumulate: Expr;
+  readonly address: Expr;
+  readonly step: Expr;
 }
 
-/** to[i, j] = from[i, j], or += where `accumulate` is not 0. */
-function copyEdge(f: FunctionBuilder, { from, fromStep, to, toStep, rows, columns, accumulate }: Edge): void {
-  const [i, j] = f.locals(2, "i32") as [Local, Local];
-  f.for(i, 0, rows, 1, () =>
-    f.for(j, 0, columns, 1, () => {
-      const source = f.local("i32", add(at(from, i, i32(fromStep)), mul(j, 4)));
-      const target = f.local("i32", add(at(to, i, toStep), mul(j, 4)));
-      const x = f.local("f32", load("f32.load", source));
-      f.if(accumulate, () => f.set(x, op("f32.add", load("f32.load", target), x)));
-      f.store("f32.store", target, x);
-    }),
-  );
+/** to[i, j] = from[i, j] for rows × columns elements. */
+function copyEdge(f: FunctionBuilder, to: Edge, from: Edge, rows: Local, columns: Local): void {
+  const i = f.local("i32");
+  f.for(i, 0, rows, 1, () => f.copy(at(to.address, i, to.step), at(from.address, i, from.step), mul(columns, 4)));
 }
 
 /** Floats that a block of A takes when packed. */
