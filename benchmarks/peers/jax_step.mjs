@@ -4,6 +4,8 @@ import { gpt2Training, transposed } from "./gpt2.mjs";
 import { jaxJs } from "./jax_threads.mjs";
 
 const threads = Number(process.argv[2] ?? 1);
+if (Number.parseInt(process.versions.node, 10) < 22)
+  sayMissing("its attention needs Node 22 or newer, such as --node 24");
 let jax;
 try {
   jax = await jaxJs(threads);

@@ -91,6 +91,12 @@ describe("a race", () => {
       [10, 10],
     ]);
   });
+  test("takes one sample of who is far behind the first and takes many seconds", async () => {
+    const contenders = await Promise.all([answering("a", "[1]", 1e9), answering("b", "[1]", 11e9)].map(started));
+    const results = await race(CASE, contenders, { ...options, rounds: 2 });
+    for (const contender of contenders) contender.stop();
+    expect(results.map(({ ns }) => ns.length)).toEqual([2, 1]);
+  });
   test("leaves out a result that is not a number", async () => {
     const contenders = await Promise.all([answering("a", "[1]", 10), answering("b", "[null]", 10)].map(started));
     const results = await race(CASE, contenders, options);

@@ -20,6 +20,8 @@ const ENOUGH_MS = 4000;
 const FEWEST_ROUNDS = 3;
 /** So long a call is warm after the check, which is a part of it: the first one counts. */
 const LONG_NS = 10e9;
+/** So many times slower than the first contender, one such call is enough. */
+const FAR_BEHIND = 10;
 /** Contenders sum in different orders. */
 const TOLERANCE = 2e-3;
 
@@ -37,7 +39,11 @@ export async function race(c: Case, contenders: readonly Contender[], options: O
     for (const contender of runners) {
       const taken = samples.get(contender)!;
       const spent = taken.reduce((sum, ns) => sum + ns / 1e6, 0);
-      const enough = taken.length >= options.rounds || (taken.length >= FEWEST_ROUNDS && spent > ENOUGH_MS);
+      const [own = 0, first = own] = [taken[0], samples.get(runners[0]!)![0]];
+      const enough =
+        taken.length >= options.rounds ||
+        (taken.length >= FEWEST_ROUNDS && spent > ENOUGH_MS) ||
+        (own > LONG_NS && own > FAR_BEHIND * first);
       if (failed.has(contender) || enough) continue;
       try {
         const { ns, maxRss, disturbance } = await sampleOf(contender, options);

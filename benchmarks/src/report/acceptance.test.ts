@@ -59,12 +59,13 @@ describe("a bar", () => {
     const judged = judge([
       figure(name, "b − a", 16, "MiB"),
       figure(name, "b − a, the bound: 1.1 × (kept for backward + 4·k·D·4)", 900, "MiB"),
-      figure(name, "d − b", 4.7 * 1024, "MiB"),
+      figure(name, "d − b (d computed)", 4.7 * 1024, "MiB"),
     ]);
     expect(judged.map(({ bar, met }) => [bar, met])).toEqual([
       ["≤ 900 MiB", true],
       ["≥ 4.8 GiB", false],
     ]);
+    expect(judged[1]!.what).toContain("the whole table (computed) beside rows");
   });
 });
 
