@@ -25,10 +25,12 @@ import type { TunedExecutor } from "./wgsl/tunedKernel.ts";
 /** Whole numbers up to this one are held exactly: int32 lies on the device as float32. */
 const LARGEST_INTEGER = 2 ** 24;
 
-const hasTuned = (executor: Executor): executor is Executor & TunedExecutor => executor.runTuned !== undefined;
+const hasTuned = (executor: Executor): executor is Executor & TunedExecutor =>
+  executor.runTuned !== undefined && executor.style !== undefined;
 
 /** The executor for kernels that no plain one stands in for: their arrays must lie in one buffer each. */
 const inOnePiece = (executor: Executor & TunedExecutor): TunedExecutor => ({
+  style: executor.style,
   allocate: (dtype, length) => executor.allocate(dtype, length),
   free: (buffer) => executor.free(buffer),
   runTuned: (call) => {
@@ -151,7 +153,7 @@ export class GpuBackend implements Backend {
   #tunedMatmul(out: View, a: View, b: View): boolean {
     const { buffer } = out;
     if (!this.#tuned || buffer.dtype !== "float32" || a.buffer === buffer || b.buffer === buffer) return false;
-    const call = matmulCall(out, a, b);
+    const call = matmulCall(out, a, b, this.#tuned.style);
     return call !== null && this.#tuned.runTuned(call);
   }
   /** False for a view of nothing. What a kernel writes into, the host no longer knows. */

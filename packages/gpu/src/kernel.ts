@@ -1,7 +1,7 @@
 import type { Buffer, DType, TypedArray, View } from "@neolog/tensor";
 import type { ArgumentType, KernelSettings } from "./facade.ts";
 import { functionsOf } from "./functions.ts";
-import type { TunedCall } from "./wgsl/tunedKernel.ts";
+import type { KernelStyle, TunedCall } from "./wgsl/tunedKernel.ts";
 
 export type Mode = "webgpu" | "webgl2" | "webasm";
 
@@ -61,6 +61,8 @@ export interface Executor {
   run(launch: Launch): void;
   /** Runs a kernel of wgsl/, or gives false for arrays that lie in several buffers; absent in modes that have none. */
   runTuned?(call: TunedCall): boolean;
+  /** How those kernels work; absent where there are none. */
+  readonly style?: KernelStyle;
   /** Bytes on the device: in use or not, and those that wait for reuse. */
   readonly deviceBytes: { readonly total: number; readonly waiting: number };
   /** Gives the device back. */

@@ -16,7 +16,7 @@ import type { GpuJs } from "../facade.ts";
 import { type Executor, type Kernel, type Launch, array, int } from "../kernel.ts";
 import { COPY } from "../kernels/pointwise.ts";
 import { compileTuned, groupsOf, writeParams } from "../wgsl/compile.ts";
-import type { TunedCall } from "../wgsl/tunedKernel.ts";
+import type { KernelStyle, TunedCall } from "../wgsl/tunedKernel.ts";
 import { Pool, type Slab } from "./pool.ts";
 import { Recorder } from "./recorder.ts";
 import { type Placement, type Translation, Translator } from "./translate.ts";
@@ -41,6 +41,7 @@ export interface WebGpuSettings {
   readonly maxPending: number;
   /** Bytes of freed buffers that are kept for reuse. */
   readonly poolBytes: number;
+  readonly style: KernelStyle;
 }
 
 const MAX_GROUPS = 65535;
@@ -52,6 +53,7 @@ const [STAGING, READ] = [0x0001 | 0x0008, 0x0001];
 export class WebGpuExecutor implements Executor {
   readonly mode = "webgpu";
   readonly info: Executor["info"];
+  readonly style: KernelStyle;
   readonly #device: GPUDevice;
   readonly #lib: GpuJs;
   readonly #translator: Translator;
@@ -62,8 +64,9 @@ export class WebGpuExecutor implements Executor {
   readonly #tuned = new Map<string, ReturnType<typeof compileTuned>>();
   #failure: BackendError | null = null;
 
-  constructor(lib: GpuJs, { device, info, maxBindingBytes, maxPending, poolBytes }: WebGpuSettings) {
+  constructor(lib: GpuJs, { device, info, maxBindingBytes, maxPending, poolBytes, style }: WebGpuSettings) {
     this.info = info;
+    this.style = style;
     this.#device = device;
     this.#lib = lib;
     this.#translator = new Translator(lib);

@@ -1,4 +1,5 @@
 import type { GpuJs } from "../facade.ts";
+import type { KernelStyle } from "../wgsl/tunedKernel.ts";
 import { WebGpuExecutor } from "./executor.ts";
 
 export interface WebGpuOptions {
@@ -9,6 +10,8 @@ export interface WebGpuOptions {
   readonly maxBindingBytes?: number;
   readonly maxPending?: number;
   readonly poolBytes?: number;
+  /** Which tuned kernels run: `shared`, a GPU's, or `alone`, a software adapter's. By default what suits the adapter. */
+  readonly style?: KernelStyle;
 }
 
 /** A mode's executor, or why there is none. */
@@ -41,6 +44,7 @@ export async function openWebGpu(lib: GpuJs, options: WebGpuOptions): Promise<Op
     maxBindingBytes,
     maxPending: options.maxPending ?? 256,
     poolBytes: options.poolBytes ?? 2 ** 30,
+    style: options.style ?? (software ? "alone" : "shared"),
   });
   return { executor };
 }

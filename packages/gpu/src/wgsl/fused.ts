@@ -33,7 +33,7 @@ export function tunedFused(executor: TunedExecutor): NonNullable<Backend["fused"
       const views = order.map((i) => inputs[i]!);
       const starts = names.map((name, i) => [`${name}At`, views[i]!.layout.offset] as const);
       executor.runTuned({
-        kernel: rowKernel(op, views.map(dtypeOf), n > LONG),
+        kernel: rowKernel(op, views.map(dtypeOf), n > LONG, executor.style),
         arrays: views.map(({ buffer }) => buffer),
         out: out.buffer,
         sizes: { n, rows: size / n, outAt: out.layout.offset, eps: attrs?.eps ?? 0, ...Object.fromEntries(starts) },
@@ -152,9 +152,14 @@ export function tunedFused(executor: TunedExecutor): NonNullable<Backend["fused"
     const losses = executor.allocate("float32", Math.max(1, rows));
     const sizes = { n, rows, xAt: x!.layout.offset, idsAt: ids!.layout.offset, gAt: 0, outAt: 0, ignore: ignoreIndex };
     if (rows > 0)
-      executor.runTuned({ kernel: tokenLosses(dtypeOf(x!)), arrays: [x!.buffer, ids!.buffer], out: losses, sizes });
+      executor.runTuned({
+        kernel: tokenLosses(dtypeOf(x!), executor.style),
+        arrays: [x!.buffer, ids!.buffer],
+        out: losses,
+        sizes,
+      });
     executor.runTuned({
-      kernel: meanLoss,
+      kernel: meanLoss(executor.style),
       arrays: [losses, ids!.buffer],
       out: out.buffer,
       sizes: { ...sizes, xAt: 0, outAt: out.layout.offset },
@@ -170,7 +175,7 @@ export function tunedFused(executor: TunedExecutor): NonNullable<Backend["fused"
     const [rows, n] = x!.layout.shape as [number, number];
     if (rows * n === 0) return;
     executor.runTuned({
-      kernel: crossEntropyGradient(dtypeOf(x!)),
+      kernel: crossEntropyGradient(dtypeOf(x!), executor.style),
       arrays: [x!.buffer, ids!.buffer, g!.buffer],
       out: out.buffer,
       sizes: {

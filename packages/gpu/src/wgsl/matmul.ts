@@ -16,11 +16,14 @@ export interface Tile {
   readonly register: 4 | 8;
 }
 
-export interface MatmulVariant {
+export interface Product {
   readonly a: Operand;
   readonly b: Operand;
   /** True where four elements of a row are stored at once: step 1, sizes, steps and starts multiples of 4. */
   readonly stores: boolean;
+}
+
+export interface MatmulVariant extends Product {
   readonly tile: Tile;
 }
 
@@ -29,7 +32,7 @@ const INNER = 16;
 
 const operandArguments = (x: string): string[] => [`${x}At`, `${x}Outer`, `${x}Inner`, `${x}0`, `${x}1`, `${x}2`];
 
-const INTEGERS = ["m", "n", "k", "d1", "d2", ...operandArguments("a"), ...operandArguments("b")].concat([
+export const INTEGERS = ["m", "n", "k", "d1", "d2", ...operandArguments("a"), ...operandArguments("b")].concat([
   "cAt",
   "cRow",
   "cColumn",
@@ -66,6 +69,16 @@ export function matmul({ a, b, stores, tile }: MatmulVariant): TunedKernel {
     groups: ({ m, n, batches }) => [Math.ceil(n! / size), Math.ceil(m! / size), batches!],
   };
 }
+
+/** Where the operands and the result of the workgroup's batch begin. */
+export const STARTS = `
+  let batch = i32(group.z);
+  let i0 = batch / (params.d1 * params.d2);
+  let i1 = batch / params.d2 % params.d1;
+  let i2 = batch % params.d2;
+  let a_start = params.aAt + i0 * params.a0 + i1 * params.a1 + i2 * params.a2;
+  let b_start = params.bAt + i0 * params.b0 + i1 * params.b1 + i2 * params.b2;
+  let c_start = params.cAt + i0 * params.c0 + i1 * params.c1 + i2 * params.c2;`;
 
 /** `NAME_block(start, outer, inner)`: a 4×4 block as four columns along the inner axis, 0 beyond the edges. */
 function operand(x: string, { dtype, vector }: Operand, outer: string) {
@@ -115,14 +128,7 @@ function bodyOf(a: Operand, b: Operand, stores: boolean, { threads, register }: 
       for (var c = 0; c < 4; c++) { ${x}_tile[(inner * 4 + c) * ${fourths} + outer] = block[c]; }
     }`;
   const accumulator = (r: number, q: number): string => `s${r}_${q}`;
-  return `
-  let batch = i32(group.z);
-  let i0 = batch / (params.d1 * params.d2);
-  let i1 = batch / params.d2 % params.d1;
-  let i2 = batch % params.d2;
-  let a_start = params.aAt + i0 * params.a0 + i1 * params.a1 + i2 * params.a2;
-  let b_start = params.bAt + i0 * params.b0 + i1 * params.b1 + i2 * params.b2;
-  let c_start = params.cAt + i0 * params.c0 + i1 * params.c1 + i2 * params.c2;
+  return `${STARTS}
   let row = i32(group.y) * ${size};
   let column = i32(group.x) * ${size};
   let y = lane / ${threads};

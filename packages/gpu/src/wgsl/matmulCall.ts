@@ -1,7 +1,8 @@
 import { type Shape, type View, collapse, expandLayout } from "@neolog/tensor";
 import type { FloatDType } from "./elements.ts";
 import { type Operand, type Tile, matmul } from "./matmul.ts";
-import type { TunedCall } from "./tunedKernel.ts";
+import { matmulAlone } from "./matmulAlone.ts";
+import type { KernelStyle, TunedCall } from "./tunedKernel.ts";
 
 /** Batch axes that the kernel walks, once axes that lie one in another are one. */
 const BATCH_AXES = 3;
@@ -10,7 +11,7 @@ const BATCH_AXES = 3;
 const LARGE = 1024 * 1024;
 
 /** The call for out = a·b, or null where more than three batch axes are left: the plain kernel's. */
-export function matmulCall(out: View, a: View, b: View): TunedCall | null {
+export function matmulCall(out: View, a: View, b: View, style: KernelStyle): TunedCall | null {
   const batch = out.layout.shape.slice(0, -2);
   const nest = collapse(
     batch,
@@ -30,12 +31,15 @@ export function matmulCall(out: View, a: View, b: View): TunedCall | null {
   const [aOuter, aInner] = a.layout.strides.slice(-2) as [number, number];
   const [bInner, bOuter] = b.layout.strides.slice(-2) as [number, number];
   const stores = cColumn === 1 && inFours([n, cRow, out.layout.offset, ...cSteps]);
-  const kernel = matmul({
+  const variant = {
     a: operand(a, m, aOuter, aInner, k, aSteps),
     b: operand(b, n, bOuter, bInner, k, bSteps),
     stores,
-    tile: tileFor(m, n, sizes[0] * sizes[1] * sizes[2]),
-  });
+  };
+  const kernel =
+    style === "alone"
+      ? matmulAlone(variant, m)
+      : matmul({ ...variant, tile: tileFor(m, n, sizes[0] * sizes[1] * sizes[2]) });
   return {
     kernel,
     arrays: [a.buffer, b.buffer],

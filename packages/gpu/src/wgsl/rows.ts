@@ -1,11 +1,9 @@
 import { type FloatDType, scalars } from "./elements.ts";
-import type { TunedKernel } from "./tunedKernel.ts";
+import type { KernelStyle, TunedKernel } from "./tunedKernel.ts";
+import { walkOf } from "./walk.ts";
 
-/** Ops on the last axis, one workgroup a row. */
+/** Ops on the last axis. */
 export type RowOp = keyof typeof ROWS;
-
-/** Workgroups along one axis. */
-const LARGEST_AXIS = 65_535;
 
 interface RowKernel {
   /** Inputs of the result's shape [rows, n], then those of one row's [n]. */
@@ -106,61 +104,31 @@ const ROWS = {
 } satisfies Record<string, RowKernel>;
 
 /** A row op on inputs of these dtypes, in the order of `rows` and `vectors`. Long rows get 256 lanes, short ones 64. */
-export function rowKernel(op: RowOp, dtypes: readonly FloatDType[], long: boolean): TunedKernel {
+export function rowKernel(op: RowOp, dtypes: readonly FloatDType[], long: boolean, style: KernelStyle): TunedKernel {
   const { rows, vectors, body }: RowKernel = ROWS[op];
   const inputs = [...rows, ...vectors];
-  const lanes = long ? 256 : 64;
+  const walk = walkOf(style, long ? 256 : 64);
   const loads = inputs.map((name, i) => ({ name: `${name}s`, ...scalars(`${name}s`, dtypes[i]!) }));
-  const each = (statement: string): string => `for (var j = lane; j < params.n; j += ${lanes}) { ${statement} }`;
   const start = (name: string): string => (rows.includes(name) ? `row_start + ` : "") + `params.${name}At`;
   return {
-    key: [op, ...dtypes, lanes].join(":"),
+    key: [op, style, ...dtypes, ...walk.workgroup].join(":"),
     arrays: loads.map(({ name, element }) => ({ name, element })),
     result: "f32",
     integers: ["n", "rows", ...inputs.map((x) => `${x}At`), "outAt"],
     floats: ["eps"],
-    workgroup: [lanes, 1, 1],
+    workgroup: walk.workgroup,
     declarations: [
       ...loads.map(({ declaration }) => declaration),
-      reductions(lanes),
+      walk.declarations,
       "var<private> row_start : i32;",
       ...inputs.map((x) => `fn ${x}(j : i32) -> f32 { return ${x}s_at(${start(x)} + j); }`),
       "fn put(j : i32, value : f32) { result[params.outAt + row_start + j] = value; }",
     ].join("\n"),
     body: `
-  let row = i32(group.x + group.y * groups.x);
+  let row = ${walk.row};
   if (row >= params.rows) { return; }
   row_start = row * params.n;
-  ${body(each)}`,
-    groups: ({ rows: count }) => {
-      const deep = Math.ceil(count! / LARGEST_AXIS);
-      return [Math.ceil(count! / deep), deep, 1];
-    },
+  ${body(walk.each)}`,
+    groups: walk.groups,
   };
 }
-
-/** `sum_of` and `largest_of` what the lanes hold: a tree, in one order. */
-export const reductions = (lanes: number): string => `
-var<workgroup> partial : array<f32, ${lanes}>;
-fn sum_of(value : f32, lane : i32) -> f32 {
-  partial[lane] = value;
-  workgroupBarrier();
-  for (var half = ${lanes / 2}; half > 0; half >>= 1u) {
-    if (lane < half) { partial[lane] += partial[lane + half]; }
-    workgroupBarrier();
-  }
-  let total = partial[0];
-  workgroupBarrier();
-  return total;
-}
-fn largest_of(value : f32, lane : i32) -> f32 {
-  partial[lane] = value;
-  workgroupBarrier();
-  for (var half = ${lanes / 2}; half > 0; half >>= 1u) {
-    if (lane < half) { partial[lane] = max(partial[lane], partial[lane + half]); }
-    workgroupBarrier();
-  }
-  let total = partial[0];
-  workgroupBarrier();
-  return total;
-}`;

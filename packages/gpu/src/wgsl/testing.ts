@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import type { Buffer, DType, TypedArray, View } from "@neolog/tensor";
 import { type GpuJs, loadGpuJs } from "../facade.ts";
 import { type Compiled, compileTuned, groupsOf, writeParams } from "./compile.ts";
-import type { TunedCall, TunedExecutor } from "./tunedKernel.ts";
+import type { KernelStyle, TunedCall, TunedExecutor } from "./tunedKernel.ts";
 
 /** Where Debian's chromium keeps its software renderer. */
 const SWIFTSHADER = "/usr/lib/chromium/vk_swiftshader_icd.json";
@@ -14,13 +14,15 @@ interface DeviceBuffer extends Buffer {
 
 /** One submit for every call: for tests that look at kernels alone. */
 export class TestDevice implements TunedExecutor {
+  readonly style: KernelStyle;
   readonly #lib: GpuJs;
   readonly #device: GPUDevice;
   readonly #compiled = new Map<string, Compiled>();
   /** The first error that the device reported since the last read. */
   #error: string | null = null;
 
-  constructor(lib: GpuJs, device: GPUDevice) {
+  constructor(lib: GpuJs, device: GPUDevice, style: KernelStyle) {
+    this.style = style;
     this.#lib = lib;
     this.#device = device;
     device.addEventListener("uncapturederror", (event) => {
@@ -94,7 +96,7 @@ export class TestDevice implements TunedExecutor {
 }
 
 /** A device through Dawn, a software one included, or why there is none. */
-export async function openTestDevice(): Promise<TestDevice | string> {
+export async function openTestDevice(style: KernelStyle): Promise<TestDevice | string> {
   if (!process.env["VK_ICD_FILENAMES"] && existsSync(SWIFTSHADER)) process.env["VK_ICD_FILENAMES"] = SWIFTSHADER;
   let webgpu: typeof import("webgpu");
   try {
@@ -106,5 +108,5 @@ export async function openTestDevice(): Promise<TestDevice | string> {
   const gpu = ((globalThis as { dawn?: GPU }).dawn ??= webgpu.create([]));
   const adapter = await gpu.requestAdapter();
   if (!adapter) return "no Vulkan driver: apt-get install libvulkan1 chromium, or a card's own";
-  return new TestDevice(await loadGpuJs(), await adapter.requestDevice());
+  return new TestDevice(await loadGpuJs(), await adapter.requestDevice(), style);
 }

@@ -74,8 +74,15 @@ export interface TunedCall {
   readonly out: Buffer;
 }
 
+/**
+ * How the lanes of a workgroup work: `shared` through workgroup memory, as suits a GPU; `alone`, each on a part of the result of its
+ * own. An adapter that computes in software switches between lanes at each barrier, and was 2 to 30 times slower with them.
+ */
+export type KernelStyle = "shared" | "alone";
+
 /** What runs tuned kernels, and lends memory for what one leaves for the next. */
 export interface TunedExecutor {
+  readonly style: KernelStyle;
   /** False, and nothing done, where an array lies in several buffers: such kernels read and write one. */
   runTuned(call: TunedCall): boolean;
   allocate(dtype: DType, length: number): Buffer;
