@@ -1,6 +1,6 @@
 /**
- * A training step in headless Chromium, ours beside others', one page each: `node main.mjs [--real] [--out FILE]`. Without --real the
- * adapter computes in software and the shape is small. Exits with 1 where losses disagree.
+ * A training step in headless Chromium, ours beside others', one page each: `node main.mjs [--real] [--rounds N] [--out FILE]`. Without
+ * --real the adapter computes in software and the shape is small. Contenders take turns, N rounds. Exits with 1 where losses disagree.
  */
 import { createServer } from "node:http";
 import { existsSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
@@ -13,6 +13,7 @@ import { build } from "vite";
 const here = dirname(fileURLToPath(import.meta.url));
 const real = process.argv.includes("--real");
 const out = process.argv.includes("--out") ? process.argv[process.argv.indexOf("--out") + 1] : null;
+const rounds = process.argv.includes("--rounds") ? Number(process.argv[process.argv.indexOf("--rounds") + 1]) : 1;
 const SHAPE = real
   ? { layers: 4, width: 768, heads: 12, vocab: 50257, length: 128 }
   : { layers: 4, width: 256, heads: 4, vocab: 1024, length: 32 };
@@ -74,37 +75,38 @@ const QUIET = [
 ];
 const REAL = ["--enable-unsafe-webgpu", "--enable-features=Vulkan", "--ignore-gpu-blocklist"];
 const rows = [];
-for (const [name, file, mode] of CONTENDERS) {
-  const browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: [...QUIET, ...(real ? REAL : SOFTWARE)],
-  });
-  const row = { name, mode, shape: SHAPE, real };
-  try {
-    if (!existsSync(join(folder, file.replace(".mjs", "")))) await bundle(file);
-    const page = await browser.newPage();
-    page.setDefaultTimeout(180_000);
-    await page.goto(origin);
-    const run = page.evaluate(
-      async ([path, mode, shape, repeats]) => (await import(path)).run(mode, shape, repeats),
-      [`/${file.replace(".mjs", "")}/page.js`, mode, SHAPE, REPEATS],
+for (let round = 0; round < rounds; round++)
+  for (const [name, file, mode] of CONTENDERS) {
+    const browser = await chromium.launch({
+      executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+      args: [...QUIET, ...(real ? REAL : SOFTWARE)],
+    });
+    const row = { name, mode, round, shape: SHAPE, real };
+    try {
+      if (!existsSync(join(folder, file.replace(".mjs", "")))) await bundle(file);
+      const page = await browser.newPage();
+      page.setDefaultTimeout(180_000);
+      await page.goto(origin);
+      const run = page.evaluate(
+        async ([path, mode, shape, repeats]) => (await import(path)).run(mode, shape, repeats),
+        [`/${file.replace(".mjs", "")}/page.js`, mode, SHAPE, REPEATS],
+      );
+      const late = new Promise((_, refuse) =>
+        setTimeout(() => refuse(new Error("no result within 180 s")), 180_000).unref(),
+      );
+      Object.assign(row, await Promise.race([run, late]));
+    } catch (error) {
+      row.missing = String(error.message ?? error).split("\n")[0];
+    } finally {
+      await browser.close();
+    }
+    rows.push(row);
+    const { ms, first, loss, missing } = row;
+    console.log(
+      `${name} ${mode}`.padEnd(24),
+      missing ?? `${ms.toFixed(0)} ms, first ${first.toFixed(0)} ms, loss ${loss.toFixed(5)}`,
     );
-    const late = new Promise((_, refuse) =>
-      setTimeout(() => refuse(new Error("no result within 180 s")), 180_000).unref(),
-    );
-    Object.assign(row, await Promise.race([run, late]));
-  } catch (error) {
-    row.missing = String(error.message ?? error).split("\n")[0];
-  } finally {
-    await browser.close();
   }
-  rows.push(row);
-  const { ms, first, loss, missing } = row;
-  console.log(
-    `${name} ${mode}`.padEnd(24),
-    missing ?? `${ms.toFixed(0)} ms, first ${first.toFixed(0)} ms, loss ${loss.toFixed(5)}`,
-  );
-}
 server.close();
 if (out) writeFileSync(out, rows.map((row) => `${JSON.stringify(row)}\n`).join(""));
 const losses = rows.filter((row) => row.loss !== undefined).map((row) => row.loss);

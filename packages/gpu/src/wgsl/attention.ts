@@ -26,7 +26,7 @@ const INNER = 16;
 /** Workgroups along one axis. */
 const LARGEST_AXIS = 65_535;
 
-const INTEGERS = [
+export const INTEGERS = [
   "H",
   "G",
   "K",
@@ -45,7 +45,7 @@ const INTEGERS = [
 ].concat(["maskB", "maskH", "maskT", "maskS", "outAt", "left"]);
 
 /** What each role multiplies: scores x·yᵀ over D, slopes of the weights u·wᵀ over E, the result its tile times z. */
-const ROLES = {
+export const ROLES = {
   out: { rows: "T", arrays: ["q", "k", "v"], scores: ["q", "k"], slopes: null, z: "v" },
   stats: { rows: "T", arrays: ["q", "k", "v", "g"], scores: ["q", "k"], slopes: ["g", "v"], z: null },
   gq: { rows: "T", arrays: ["q", "k", "v", "g"], scores: ["q", "k"], slopes: ["g", "v"], z: "k" },
@@ -53,7 +53,7 @@ const ROLES = {
   gv: { rows: "S", arrays: ["q", "k", "g"], scores: ["k", "q"], slopes: null, z: "g" },
 } as const;
 
-const ARRAYS = {
+export const ARRAYS = {
   q: { rows: "T", width: "D" },
   k: { rows: "S", width: "D" },
   v: { rows: "S", width: "E" },
@@ -92,7 +92,7 @@ export function attention(variant: AttentionVariant): TunedKernel {
 }
 
 /** `NAME_quad(start, row, column)`: four elements of a row, 0 beyond the edges. */
-function quads(name: AttentionArray, dtype: FloatDType, wide: boolean) {
+export function quads(name: AttentionArray, dtype: FloatDType, wide: boolean) {
   const { element, declaration } = (wide ? fours : scalars)(name, dtype);
   const { rows, width } = ARRAYS[name];
   const load = wide
@@ -115,7 +115,7 @@ fn ${name}_block(start : i32, row : i32, column : i32) -> mat4x4<f32> {
 }
 
 /** What a forbidden score counts as in a maximum: finite, as in the composite. */
-const MASKED = "-3.4028234e38";
+export const MASKED = "-3.4028234e38";
 
 const DECLARATIONS = `
 var<workgroup> x_tile : array<vec4<f32>, ${(INNER * TILE) / 4}>;

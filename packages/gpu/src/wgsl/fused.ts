@@ -8,6 +8,7 @@ import {
   sizeOf,
 } from "@neolog/tensor";
 import { type AttentionArray, type AttentionRole, attention as attentionKernel } from "./attention.ts";
+import { attentionAlone } from "./attentionAlone.ts";
 import { crossEntropyGradient, meanLoss, tokenLosses } from "./crossEntropy.ts";
 import type { FloatDType } from "./elements.ts";
 import { type RowOp, rowKernel } from "./rows.ts";
@@ -99,7 +100,7 @@ export function tunedFused(executor: TunedExecutor): NonNullable<Backend["fused"
     const fours = [D, E, sizes["qAt"]!, sizes["kAt"]!, sizes["kHead"]!, sizes["vAt"]!, sizes["vHead"]!, sizes["gAt"]!];
     const width = role === "stats" ? 1 : role === "gq" || role === "gk" ? D : E;
     for (let left = 0; left < width; left += WIDEST) {
-      const kernel = attentionKernel({
+      const kernel = (executor.style === "alone" ? attentionAlone : attentionKernel)({
         role,
         dtypes: {
           q: dtypeOf(views.q),

@@ -12,7 +12,10 @@ const LANES = 8;
  */
 export function matmulAlone({ a, b, stores }: Product, m: number): TunedKernel {
   const rows = m > 4 ? 8 : 4;
-  const loads = [operand("a", a, "m"), operand("b", b, "n")] as const;
+  const loads = [
+    (a.vector === "none" ? scalars : fours)("a", a.dtype),
+    (b.vector === "none" ? scalars : fours)("b", b.dtype),
+  ] as const;
   return {
     key: ["matmul", "alone", a.dtype, a.vector, b.dtype, b.vector, stores ? "fours" : "ones", rows].join(":"),
     arrays: [
@@ -24,51 +27,78 @@ export function matmulAlone({ a, b, stores }: Product, m: number): TunedKernel {
     floats: [],
     workgroup: [LANES, 1, 1],
     declarations: loads.map(({ declaration }) => declaration).join("\n"),
-    body: bodyOf(stores, rows),
+    body: bodyOf(a, b, stores, rows),
     groups: ({ m: height, n, batches }) => [Math.ceil(n! / (4 * LANES)), Math.ceil(height! / rows), batches!],
   };
 }
 
-/** `NAME_block(start, outer, inner)`: a 4×4 block as four columns along the inner axis; 0 beyond that axis, and anything beyond the other. */
-function operand(x: string, { dtype, vector }: Operand, outer: string) {
-  const { element, declaration } = (vector === "none" ? scalars : fours)(x, dtype);
-  const last = `params.${outer} - 1`;
-  const inside = (c: number, column: string): string => `select(vec4<f32>(), ${column}, inner + ${c} < params.k)`;
-  const along = (c: number): string => `min(inner + ${c}, params.k - 1) * params.${x}Inner`;
-  const across = (r: number): string => `min(outer + ${r}, ${last}) * params.${x}Outer`;
-  const blocks = {
-    outer: `mat4x4<f32>(${FOUR.map((c) => inside(c, `${x}_four(start + ${along(c)} + min(outer, params.${outer} - 4))`)).join(", ")})`,
-    inner: `transpose(mat4x4<f32>(${FOUR.map((r) => `${x}_four(start + ${across(r)} + inner)`).join(", ")}))`,
-    none: `mat4x4<f32>(${FOUR.map((c) =>
-      inside(c, `vec4<f32>(${FOUR.map((r) => `${x}_at(start + ${across(r)} + ${along(c)})`).join(", ")})`),
-    ).join(", ")})`,
-  };
+interface Reads {
+  /** Statements before the loop: where the rows or columns begin. */
+  readonly starts: string;
+  /** Statements that give NAME0 … NAME3, the four elements at inner, inner + 1, …: vec4s across rows or columns. */
+  readonly fours: string;
+  /** Of those, NAME0 alone. */
+  readonly one: string;
+}
+
+/** Four rows of a, or columns of b, from `outer` on. What does not depend on the inner axis is outside its loop: it is not moved there by itself. */
+function reads(x: "a" | "b", name: string, { vector }: Operand, size: string, outer: string): Reads {
+  const last = (r: number): string => `${name}_start${r}`;
+  const start = (r: number): string =>
+    `let ${last(r)} = ${x}_start + min(${outer} + ${r}, ${size} - 1) * params.${x}Outer;`;
+  if (vector === "inner")
+    return {
+      starts: FOUR.map(start).join(" "),
+      fours: `let ${name}_block = transpose(mat4x4<f32>(${FOUR.map((r) => `${x}_four(${last(r)} + inner)`).join(", ")})); ${FOUR.map((c) => `let ${name}${c} = ${name}_block[${c}];`).join(" ")}`,
+      one: "",
+    };
+  const column =
+    vector === "outer"
+      ? (c: number): string => `let ${name}${c} = ${x}_four(${last(0)} + (inner + ${c}) * ${x}_step);`
+      : (c: number): string =>
+          `let ${name}${c} = vec4<f32>(${FOUR.map((r) => `${x}_at(${last(r)} + (inner + ${c}) * ${x}_step)`).join(", ")});`;
   return {
-    element,
-    declaration: `${declaration}
-fn ${x}_block(start : i32, outer : i32, inner : i32) -> mat4x4<f32> { return ${blocks[vector]}; }`,
+    starts:
+      vector === "outer" ? `let ${last(0)} = ${x}_start + min(${outer}, ${size} - 4);` : FOUR.map(start).join(" "),
+    fours: FOUR.map(column).join(" "),
+    one: column(0),
   };
 }
 
-function bodyOf(stores: boolean, rows: number): string {
+function bodyOf(a: Operand, b: Operand, stores: boolean, rows: number): string {
   const blocks = FOUR.slice(0, rows / 4);
+  const left = blocks.map((q) => reads("a", `x${q}_`, a, "m", `row + ${4 * q}`));
+  const right = reads("b", "y", b, "n", "column");
+  const steps = (c: number): string =>
+    blocks.flatMap((q) => FOUR.map((r) => `s${4 * q + r} += x${q}_${c}[${r}] * y${c};`)).join(" ");
   const store = (row: number): string =>
     stores
-      ? `if (row + ${row} < params.m && column < params.n) { result[(c_start + (row + ${row}) * params.cRow + column) >> 2u] = s${row}; }`
-      : `if (row + ${row} < params.m) { for (var j = 0; j < 4; j++) { if (column + j < params.n) { result[c_start + (row + ${row}) * params.cRow + (column + j) * params.cColumn] = s${row}[j]; } } }`;
+      ? `if (row + ${row} < m && column < n) { result[(c_start + (row + ${row}) * params.cRow + column) >> 2u] = s${row}; }`
+      : `if (row + ${row} < m) { for (var j = 0; j < 4; j++) { if (column + j < n) { result[c_start + (row + ${row}) * params.cRow + (column + j) * params.cColumn] = s${row}[j]; } } }`;
+  // an operand read by fours along the inner axis leaves no rest of it
+  const rest =
+    a.vector === "inner" || b.vector === "inner"
+      ? ""
+      : `
+  for (; inner < k; inner++) {
+    ${right.one} ${left.map(({ one }) => one).join(" ")}
+    ${steps(0)}
+  }`;
   return `${STARTS}
+  let m = params.m;
+  let n = params.n;
+  let k = params.k;
+  let a_step = params.aInner;
+  let b_step = params.bInner;
   let row = i32(group.y) * ${rows};
   let column = (i32(group.x) * ${LANES} + lane) * 4;
+  ${[right, ...left].map(({ starts }) => starts).join("\n  ")}
   ${blocks.flatMap((q) => FOUR.map((r) => `var s${4 * q + r} = vec4<f32>();`)).join(" ")}
-  for (var first = 0; first < params.k; first += 4) {
-    let y = b_block(b_start, column, first);
-    ${blocks
-      .map(
-        (q) => `let x${q} = a_block(a_start, row + ${4 * q}, first);
-    ${FOUR.flatMap((c) => FOUR.map((r) => `s${4 * q + r} += x${q}[${c}][${r}] * y[${c}];`)).join(" ")}`,
-      )
-      .join("\n    ")}
-  }
+  var inner = 0;
+  for (; inner + 3 < k; inner += 4) {
+    ${[right, ...left].map(({ fours: load }) => load).join("\n    ")}
+    ${FOUR.map(steps).join("\n    ")}
+  }${rest}
   ${blocks.flatMap((q) => FOUR.map((r) => store(4 * q + r))).join("\n  ")}`;
 }
 

@@ -17,7 +17,8 @@ export interface Walk {
 /** Workgroups along one axis. */
 const LARGEST_AXIS = 65_535;
 
-const groupsFor = (count: number): Groups => {
+/** Workgroups for so many, within what an axis may have. */
+export const groupsFor = (count: number): Groups => {
   const deep = Math.ceil(count / LARGEST_AXIS);
   return [Math.ceil(count / deep), deep, 1];
 };
@@ -37,7 +38,7 @@ const together = (lanes: number): Walk => ({
 });
 
 /** Rows that lie beside one another in a vector of the processor. */
-const BESIDE = 4;
+export const BESIDE = 4;
 /** Terms that are summed before they join the total: rounding grows with n / BLOCK + BLOCK, not with n. */
 const BLOCK = 256;
 
