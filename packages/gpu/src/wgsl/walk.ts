@@ -19,7 +19,7 @@ const LARGEST_AXIS = 65_535;
 
 /** Workgroups for so many, within what an axis may have. */
 export const groupsFor = (count: number): Groups => {
-  const deep = Math.ceil(count / LARGEST_AXIS);
+  const deep = Math.max(1, Math.ceil(count / LARGEST_AXIS));
   return [Math.ceil(count / deep), deep, 1];
 };
 
