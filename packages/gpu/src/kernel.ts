@@ -38,6 +38,8 @@ export interface Kernel {
    * samplers user_A, read by fetch4(user_A, user_ADim.y, at) and element(…); plain(first) runs the source.
    */
   readonly glsl?: string;
+  /** The same for four rows of [.., M, N] at a time: statements that set data0 … data3 to four elements of each, for `first` of [.., ⌈M / 4⌉, N]. */
+  readonly glslRows?: string;
 }
 
 /** Puts the kernel's result, of as many elements as the view has, into the view; the arguments may share its buffer. */
@@ -59,6 +61,8 @@ export interface Executor {
   read(buffer: Buffer, at: number, length: number): Promise<TypedArray>;
   free(buffer: Buffer): void;
   run(launch: Launch): void;
+  /** Runs a kernel's `glslRows` into four buffers of one length; absent in modes that have none. */
+  runRows?(kernel: Kernel, args: Launch["args"], outs: readonly Buffer[]): void;
   /** Runs a kernel of wgsl/, or gives false for arrays that lie in several buffers; absent in modes that have none. */
   runTuned?(call: TunedCall): boolean;
   /** How those kernels work; absent where there are none. */

@@ -1,7 +1,7 @@
-import { type Shape, type View, collapse, contiguousLayout, expandLayout } from "@neolog/tensor";
+import { type Shape, type View, collapse, contiguousLayout, expandLayout, sizeOf } from "@neolog/tensor";
 import { type Executor, type Kernel, array, int } from "../kernel.ts";
 import { cached } from "./cached.ts";
-import { packedMatmul } from "../webgl2/matmul.ts";
+import { INTERLEAVED, type Packed, packedFor, packedMatmul } from "../webgl2/matmul.ts";
 import { coordinate } from "./pointwise.ts";
 
 /** Products that are summed before they join the total: rounding grows with K / BLOCK + BLOCK, not with K. */
@@ -20,12 +20,28 @@ export function matmul(executor: Executor, out: View, a: View, b: View): void {
     const strides = [...nest.strides[i]!, nest.steps[i]!];
     return [buffer, layout.offset, ...layout.strides.slice(-2), ...strides] as const;
   };
-  const kernel = kernelOf(String(sizes.length));
-  executor.run({
-    kernel,
-    args: [...operand(a, 1), ...operand(b, 2), K, Math.ceil(K / BLOCK), ...sizes.slice(1), M, N],
-    out,
-  });
+  const operands = [...operand(a, 1), ...operand(b, 2)];
+  const packed = executor.runRows ? packedOf(a, b, nest, [M, N, K]) : null;
+  const args = [...operands, K, Math.ceil(K / BLOCK), ...sizes.slice(1), M, N];
+  const kernel = kernelOf(String(sizes.length), ...(packed ? [String(packed.rows), packed.a, packed.b] : []));
+  if (packed?.rows !== 4) return executor.run({ kernel, args, out });
+  const groups = Math.ceil(M / 4);
+  const rows = [0, 1, 2, 3].map(() => executor.allocate("float32", sizeOf(batch) * groups * N));
+  executor.runRows!(kernel, args, rows);
+  executor.run({ kernel: INTERLEAVE, args: [...rows, groups, M, N], out });
+  for (const buffer of rows) executor.free(buffer);
+}
+
+function packedOf(
+  a: View,
+  b: View,
+  nest: ReturnType<typeof collapse>,
+  [M, N, K]: readonly [number, number, number],
+): Packed | null {
+  const others = ({ layout }: View, i: number): number[] => [layout.offset, ...nest.strides[i]!, nest.steps[i]!];
+  const [aRow, aColumn] = a.layout.strides.slice(-2) as [number, number];
+  const [bRow, bColumn] = b.layout.strides.slice(-2) as [number, number];
+  return packedFor({ M, N, K, aRow, aColumn, aOthers: others(a, 1), bRow, bColumn, bOthers: others(b, 2) });
 }
 
 const batchOf = (layout: View["layout"], batch: Shape): View["layout"] =>
@@ -34,7 +50,7 @@ const batchOf = (layout: View["layout"], batch: Shape): View["layout"] =>
     batch,
   );
 
-const kernelOf = cached((rankText): Kernel => {
+const kernelOf = cached((rankText, rows, a, b): Kernel => {
   const rank = Number(rankText);
   const axes = Array.from({ length: rank }, (_, axis) => axis);
   const parametersOf = (name: string) => [
@@ -47,7 +63,7 @@ const kernelOf = cached((rankText): Kernel => {
     [`${name}Offset`, ...axes.map((axis) => `${at(axis)} * ${name}Batch${axis}`)].join(" + ");
   const p = `(block * ${BLOCK} + i)`;
   return {
-    key: `matmul ${rank}`,
+    key: ["matmul", rank, rows, a, b].filter((x) => x !== undefined).join(" "),
     parameters: [
       ...parametersOf("a"),
       ...parametersOf("b"),
@@ -68,6 +84,20 @@ const kernelOf = cached((rankText): Kernel => {
         total += part;
       }
       return total;`,
-    glsl: packedMatmul(rank, BLOCK),
+    ...(rows === undefined
+      ? {}
+      : { [rows === "4" ? "glslRows" : "glsl"]: packedMatmul({ rows: Number(rows), a, b } as Packed, rank, BLOCK) }),
   };
 });
+
+const FROM =
+  "(idiv(this.thread.x, M * N) * groups + idiv(imod(idiv(this.thread.x, N), M), 4)) * N + imod(this.thread.x, N)";
+const ROW = "imod(imod(idiv(this.thread.x, N), M), 4)";
+
+/** A product [.., M, N] whose rows lie in four arrays [.., groups, N] in turn. */
+const INTERLEAVE: Kernel = {
+  key: "interleave",
+  parameters: [...["x0", "x1", "x2", "x3"].map(array), int("groups"), int("M"), int("N")],
+  body: `${[0, 1, 2].map((row) => `if (${ROW} < ${row + 1}) { return x${row}[${FROM}]; }`).join(" ")} return x3[${FROM}];`,
+  glsl: INTERLEAVED,
+};

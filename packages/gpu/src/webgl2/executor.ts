@@ -34,6 +34,8 @@ export class WebGl2Executor implements Executor {
   readonly #textures: Textures;
   readonly #placer: Placer;
   readonly #programs = new Map<string, Program>();
+  /** For kernels that render into several textures. */
+  #rows: WebGLFramebuffer | null = null;
 
   constructor(lib: GpuJs, context: WebGl2, refused: Readonly<Record<string, string>>) {
     this.#lib = lib;
@@ -87,15 +89,46 @@ export class WebGl2Executor implements Executor {
 
   run({ kernel, args, out }: Launch): void {
     this.#check();
-    const gl = this.#gl;
     const size = sizeOf(out.layout.shape);
-    const textures = args.map((x) => (typeof x === "number" ? null : this.#textureOf(x)));
     const result = this.#textures.take(size);
+    this.#draw(kernel, args, size, result, result.framebuffer, ROUNDING[out.buffer.dtype] ?? 0);
+    if (size === out.buffer.length && out.layout.offset === 0 && isContiguous(out.layout))
+      this.#replace(out.buffer, result);
+    else {
+      this.#placer.place(this.#textureOf(out.buffer), result, out.layout);
+      this.#textures.give(result);
+    }
+  }
+  runRows(kernel: Kernel, args: Launch["args"], outs: readonly Buffer[]): void {
+    this.#check();
+    const gl = this.#gl;
+    const targets = outs.map(({ length }) => this.#textures.take(length));
+    this.#rows ??= gl.createFramebuffer();
+    gl.bindFramebuffer(gl.FRAMEBUFFER, this.#rows);
+    targets.forEach(({ texture }, i) =>
+      gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0 + i, gl.TEXTURE_2D, texture, 0),
+    );
+    gl.drawBuffers(targets.map((_, i) => gl.COLOR_ATTACHMENT0 + i));
+    this.#draw(kernel, args, outs[0]!.length, targets[0]!, this.#rows, 0);
+    outs.forEach((buffer, i) => this.#replace(buffer, targets[i]!));
+  }
+
+  /** Renders `size` numbers into a texture, or into as many of its size as the framebuffer has. */
+  #draw(
+    kernel: Kernel,
+    args: Launch["args"],
+    size: number,
+    { width, height }: Texture,
+    framebuffer: WebGLFramebuffer,
+    rounding: number,
+  ): void {
+    const gl = this.#gl;
+    const textures = args.map((x) => (typeof x === "number" ? null : this.#textureOf(x)));
     const program = this.#program(kernel);
     gl.useProgram(program.program);
     gl.uniform3i(program.outputDim, size, 1, 1);
-    gl.uniform2i(program.texSize, result.width, result.height);
-    gl.uniform1i(program.rounding, ROUNDING[out.buffer.dtype] ?? 0);
+    gl.uniform2i(program.texSize, width, height);
+    gl.uniform1i(program.rounding, rounding);
     let unit = 0;
     program.parameters.forEach((parameter, i) => {
       const texture = textures[i];
@@ -108,17 +141,10 @@ export class WebGl2Executor implements Executor {
       } else if (kernel.parameters[i]!.type === "Integer") gl.uniform1i(parameter.value, args[i] as number);
       else gl.uniform1f(parameter.value, args[i] as number);
     });
-    gl.bindFramebuffer(gl.FRAMEBUFFER, result.framebuffer);
-    gl.viewport(0, 0, result.width, Math.ceil(size / 4 / result.width));
+    gl.bindFramebuffer(gl.FRAMEBUFFER, framebuffer);
+    gl.viewport(0, 0, width, Math.ceil(size / 4 / width));
     gl.drawArrays(gl.TRIANGLES, 0, 3);
-    if (size === out.buffer.length && out.layout.offset === 0 && isContiguous(out.layout))
-      this.#replace(out.buffer, result);
-    else {
-      this.#placer.place(this.#textureOf(out.buffer), result, out.layout);
-      this.#textures.give(result);
-    }
   }
-
   #program(kernel: Kernel): Program {
     let program = this.#programs.get(kernel.key);
     if (!program) {

@@ -1,53 +1,100 @@
-/**
- * Four neighbours of a row of a product at once, where they share a texel and the operands lie in whole texels: 16 multiplications
- * for 5 texels read, instead of 1 for 2. `parameters` are those of the plain kernel, which does everything else.
- */
-export function packedMatmul(rank: number, block: number): string {
-  const axes = Array.from({ length: rank }, (_, axis) => axis);
-  const whole = (...numbers: string[]): string => `((${numbers.map((x) => `user_${x}`).join(" | ")}) & 3) == 0`;
-  const batches = (name: string): string[] => axes.map((axis) => `${name}Batch${axis}`);
-  return `if (!(${whole("N", "K", "bOffset", ...batches("b"))})) { return plain(first); }
-  bool rowsOfB = user_bColumn == 1 && ${whole("bRow")};
-  bool columnsOfB = user_bRow == 1 && ${whole("bColumn")};
-  bool rowsOfA = user_aColumn == 1 && ${whole("aRow", "aOffset", ...batches("a"))};
-  if (!rowsOfB && !(columnsOfB && rowsOfA)) { return plain(first); }
-  int j = first % user_N;
-  int i = (first / user_N) % user_M;
-  int rest = first / (user_N * user_M);
-  int a = user_aOffset + i * user_aRow;
-  int b = user_bOffset + j * user_bColumn;
-  ${axes
-    .toReversed()
-    .map((axis) => {
-      const [at, left] = axis === 0 ? ["rest", ""] : [`(rest % user_size${axis})`, `rest /= user_size${axis};`];
-      return `a += ${at} * user_aBatch${axis}; b += ${at} * user_bBatch${axis}; ${left}`;
-    })
-    .join("\n  ")}
-  vec4 total = vec4(0.0);
-  for (int p = 0; p < user_K; p += ${block}) {
-    vec4 part = vec4(0.0);
-    for (int q = p; q < min(p + ${block}, user_K); q += 4) {
-      vec4 x = rowsOfA
-        ? fetch4(user_a, user_aDim.y, a + q)
-        : vec4(
-            element(user_a, user_aDim.y, a + q * user_aColumn),
-            element(user_a, user_aDim.y, a + (q + 1) * user_aColumn),
-            element(user_a, user_aDim.y, a + (q + 2) * user_aColumn),
-            element(user_a, user_aDim.y, a + (q + 3) * user_aColumn));
-      if (rowsOfB) {
-        part += x.x * fetch4(user_b, user_bDim.y, b + q * user_bRow)
-          + x.y * fetch4(user_b, user_bDim.y, b + (q + 1) * user_bRow)
-          + x.z * fetch4(user_b, user_bDim.y, b + (q + 2) * user_bRow)
-          + x.w * fetch4(user_b, user_bDim.y, b + (q + 3) * user_bRow);
-      } else {
-        part += vec4(
-          dot(x, fetch4(user_b, user_bDim.y, b + q)),
-          dot(x, fetch4(user_b, user_bDim.y, b + q + user_bColumn)),
-          dot(x, fetch4(user_b, user_bDim.y, b + q + 2 * user_bColumn)),
-          dot(x, fetch4(user_b, user_bDim.y, b + q + 3 * user_bColumn)));
-      }
-    }
-    total += part;
-  }
-  return total;`;
+/** How an operand lies in texels: along the inner axis, along the other, or neither. */
+export type Lie = "inner" | "outer" | "none";
+
+/** One way to compute a product in whole texels. */
+export interface Packed {
+  /** Rows of the product that a fragment gives, four elements of each. */
+  readonly rows: 1 | 4;
+  readonly a: Lie;
+  readonly b: Exclude<Lie, "none">;
 }
+
+/** The numbers of a product that say how it can be read; `others` are an operand's start and the steps of its batches. */
+export interface Operands {
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+  readonly aRow: number;
+  readonly aColumn: number;
+  readonly aOthers: readonly number[];
+  readonly bRow: number;
+  readonly bColumn: number;
+  readonly bOthers: readonly number[];
+}
+
+const whole = (...numbers: readonly number[]): boolean => numbers.every((x) => x % 4 === 0);
+
+/** The way to compute a product, or null where its rows or its second operand do not lie in whole texels: the plain kernel's. */
+export function packedFor({ M, N, K, aRow, aColumn, aOthers, bRow, bColumn, bOthers }: Operands): Packed | null {
+  if (!whole(N, K, ...bOthers)) return null;
+  const b = bColumn === 1 && whole(bRow) ? "outer" : bRow === 1 && whole(bColumn) ? "inner" : null;
+  if (!b) return null;
+  const rows = M > 1 ? 4 : 1;
+  if (aColumn === 1 && whole(aRow, ...aOthers)) return { rows, a: "inner", b };
+  return { rows, a: aRow === 1 && rows === 4 && whole(M, aColumn, ...aOthers) ? "outer" : "none", b };
+}
+
+const FOUR = [0, 1, 2, 3] as const;
+const XYZW = ["x", "y", "z", "w"] as const;
+
+/**
+ * Neighbours of one row, or of four rows, of a product at once: 64 multiplications for 8 texels read, instead of 1 for 2. What is
+ * decided here is not decided by the shader: software runs both sides of every branch. Sums are those of the plain kernel: `block`
+ * products are summed before they join the total.
+ */
+export function packedMatmul({ rows, a, b }: Packed, rank: number, block: number): string {
+  const R = FOUR.slice(0, rows);
+  const axes = Array.from({ length: rank }, (_, axis) => axis);
+  const elementOfA = (r: number, c: number): string =>
+    `element(user_a, user_aDim.y, a${r} + (q + ${c}) * user_aColumn)`;
+  const loadA = {
+    inner: () => R.map((r) => `vec4 x${r} = fetch4(user_a, user_aDim.y, a${r} + q);`),
+    outer: () => [
+      ...FOUR.map((c) => `vec4 p${c} = fetch4(user_a, user_aDim.y, a0 + (q + ${c}) * user_aColumn);`),
+      ...R.map((r) => `vec4 x${r} = vec4(${FOUR.map((c) => `p${c}.${XYZW[r]}`).join(", ")});`),
+    ],
+    none: () => R.map((r) => `vec4 x${r} = vec4(${FOUR.map((c) => elementOfA(r, c)).join(", ")});`),
+  }[a]();
+  const at = b === "outer" ? (c: number) => `b + (q + ${c}) * user_bRow` : (c: number) => `b + q + ${c} * user_bColumn`;
+  const product = (r: number): string =>
+    b === "outer"
+      ? FOUR.map((c) => `x${r}.${XYZW[c]} * y${c}`).join(" + ")
+      : `vec4(${FOUR.map((c) => `dot(x${r}, y${c})`).join(", ")})`;
+  const batches = axes.toReversed().map((axis) => {
+    const [index, left] = axis === 0 ? ["rest", ""] : [`(rest % user_size${axis})`, `rest /= user_size${axis};`];
+    return `a0 += ${index} * user_aBatch${axis}; b += ${index} * user_bBatch${axis}; ${left}`;
+  });
+  return `int groups = ${rows === 1 ? "user_M" : "(user_M + 3) / 4"};
+  int group = first / user_N;
+  int rest = group / groups;
+  int i = ${rows} * (group % groups);
+  int j = first % user_N;
+  int a0 = user_aOffset;
+  int b = user_bOffset + j * user_bColumn;
+  ${batches.join("\n  ")}
+  ${R.slice(1)
+    .map((r) => `int a${r} = a0 + min(i + ${r}, user_M - 1) * user_aRow;`)
+    .join(" ")}
+  a0 += i * user_aRow;
+  ${R.map((r) => `vec4 t${r} = vec4(0.0);`).join(" ")}
+  for (int p = 0; p < user_K; p += ${block}) {
+    int last = min(p + ${block}, user_K);
+    ${R.map((r) => `vec4 s${r} = vec4(0.0);`).join(" ")}
+    for (int q = p; q < last; q += 4) {
+      ${loadA.join(" ")}
+      ${FOUR.map((c) => `vec4 y${c} = fetch4(user_b, user_bDim.y, ${at(c)});`).join(" ")}
+      ${R.map((r) => `s${r} += ${product(r)};`).join("\n      ")}
+    }
+    ${R.map((r) => `t${r} += s${r};`).join(" ")}
+  }
+  ${rows === 1 ? "return t0;" : R.map((r) => `data${r} = t${r};`).join(" ")}`;
+}
+
+/** Texel `first` of rows that lie in four arrays in turn. */
+export const INTERLEAVED = `int row = first / user_N;
+  int i = row % user_M;
+  int from = (row / user_M * user_groups + i / 4) * user_N + first % user_N;
+  int which = i & 3;
+  vec4 low = which == 0 ? fetch4(user_x0, user_x0Dim.y, from) : fetch4(user_x1, user_x1Dim.y, from);
+  vec4 high = which == 2 ? fetch4(user_x2, user_x2Dim.y, from) : fetch4(user_x3, user_x3Dim.y, from);
+  return which < 2 ? low : high;`;

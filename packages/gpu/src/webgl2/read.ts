@@ -2,6 +2,10 @@ import { nextTurn } from "../nextTurn.ts";
 import { DeviceLostError } from "../errors.ts";
 import type { Texture } from "./textures.ts";
 
+/** Turns in which the device may answer at once; those who ask on and on keep a processor from a driver that computes in software. */
+const EAGER = 4;
+const rest = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 1));
+
 /** `length` numbers from number `at` on; waits for the device without stopping the thread. Throws BackendError where the context is lost. */
 export async function readTexture(
   gl: WebGL2RenderingContext,
@@ -21,6 +25,7 @@ export async function readTexture(
   gl.bindBuffer(gl.PIXEL_PACK_BUFFER, null);
   const fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
   gl.flush();
+  let turns = 0;
   try {
     while (!gl.isContextLost()) {
       const status = gl.clientWaitSync(fence!, 0, 0);
@@ -32,7 +37,7 @@ export async function readTexture(
         const from = at - 4 * width * first;
         return values.slice(from, from + length);
       }
-      await nextTurn();
+      await (turns++ < EAGER ? nextTurn() : rest());
     }
     throw new DeviceLostError("WebGL context lost");
   } finally {

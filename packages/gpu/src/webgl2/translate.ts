@@ -38,8 +38,20 @@ float element(sampler2D tex, int shift, int at) { return fetch4(tex, shift, at)[
 `;
 const ELEMENT = "return element(tex, texDim.y, x);";
 
-/** What a fragment is: four neighbours, each by itself, or as `glsl` has them. */
-const mainOf = (glsl: string | undefined): string => `
+/** What a fragment is: four neighbours, each by itself, or as `glsl` has them; or four rows of them. */
+const mainOf = ({ glsl, glslRows }: Kernel): string =>
+  glslRows === undefined
+    ? texelMain(glsl)
+    : `
+layout(location = 1) out vec4 data1;
+layout(location = 2) out vec4 data2;
+layout(location = 3) out vec4 data3;
+void main(void) {
+  int first = 4 * (int(gl_FragCoord.y) * uTexSize.x + int(gl_FragCoord.x));
+  ${glslRows}
+}`;
+
+const texelMain = (glsl: string | undefined): string => `
 vec4 plain(int first) {
   vec4 four;
   for (int i = 0; i < 4; i++) {
@@ -98,7 +110,10 @@ function fragmentOf(lib: GpuJs, gl: WebGL2RenderingContext, canvas: OffscreenCan
   translator.translateSource();
   translator.threadDim = [1, 1, 1];
   const written = translator.getFragmentShader(args).replaceAll(/float (hoisted_\w+)=/g, "int $1="); // indices of indices
-  const code = withGlslBodies(written);
+  const code = withGlslBodies(written).replace(
+    /^(?:layout\(location = 0\) )?out vec4 data0/m,
+    "layout(location = 0) out vec4 data0",
+  );
   const [helpers, functions, entry] = ["float getMemoryOptimized32", "vec4 actualColor", "void main(void)"].map(
     (text) => code.indexOf(text),
   ) as [number, number, number];
@@ -109,6 +124,6 @@ function fragmentOf(lib: GpuJs, gl: WebGL2RenderingContext, canvas: OffscreenCan
     PRELUDE,
     AS_STORED,
     code.slice(functions, entry),
-    mainOf(kernel.glsl),
+    mainOf(kernel),
   ].join("\n");
 }
