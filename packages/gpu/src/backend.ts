@@ -18,6 +18,7 @@ import { matmul } from "./kernels/matmul.ts";
 import { pointwise } from "./kernels/pointwise.ts";
 import { reduce } from "./kernels/reduce.ts";
 import { addRows, takeRows } from "./kernels/rows.ts";
+import { fusedRows } from "./webgl2/rows.ts";
 import { tunedFused } from "./wgsl/fused.ts";
 import { matmulCall } from "./wgsl/matmulCall.ts";
 import type { TunedExecutor } from "./wgsl/tunedKernel.ts";
@@ -61,7 +62,7 @@ export class GpuBackend implements Backend {
     this.#executor = executor;
     const tunes = tuned && hasTuned(executor) ? executor : null;
     this.#tuned = tunes;
-    this.fused = tunes ? tunedFused(inOnePiece(tunes)) : {};
+    this.fused = tunes ? tunedFused(inOnePiece(tunes)) : tuned && executor.mode === "webgl2" ? fusedRows(executor) : {};
     this.info = { name: "gpu", mode: executor.mode, ...executor.info };
   }
 

@@ -1,5 +1,5 @@
 import type { Buffer, DType, TypedArray, View } from "@neolog/tensor";
-import type { ArgumentType, KernelSettings } from "./facade.ts";
+import type { ArgumentType, GpuFunction, KernelSettings } from "./facade.ts";
 import { functionsOf } from "./functions.ts";
 import type { KernelStyle, TunedCall } from "./wgsl/tunedKernel.ts";
 
@@ -32,12 +32,16 @@ export interface Kernel {
   readonly parameters: readonly Parameter[];
   /** Statements of a gpu.js kernel that return element `this.thread.x` of the dense, row-major result. */
   readonly body: string;
+  /** Functions of its own beside those of functions.ts. */
+  readonly functions?: readonly GpuFunction[];
   readonly wgsl?: TunedBody;
   /**
    * In GLSL, for mode webgl2: statements of a function of `first` that returns elements first … first + 3, a texel. Arrays are the
    * samplers user_A, read by fetch4(user_A, user_ADim.y, at) and element(…); plain(first) runs the source.
    */
   readonly glsl?: string;
+  /** Functions that `glsl` calls. */
+  readonly glslFunctions?: string;
   /** The same for four rows of [.., M, N] at a time: statements that set data0 … data3 to four elements of each, for `first` of [.., ⌈M / 4⌉, N]. */
   readonly glslRows?: string;
 }
@@ -81,7 +85,10 @@ export const sourceOf = ({ parameters, body }: Kernel): string =>
 export const settingsOf = (kernel: Kernel): KernelSettings => ({
   output: [1],
   argumentTypes: Object.fromEntries(kernel.parameters.map(({ name, type }) => [name, type])),
-  functions: functionsOf(kernel.body),
+  functions: [
+    ...functionsOf([kernel.body, ...(kernel.functions ?? []).map(({ source }) => source)].join(" ")),
+    ...(kernel.functions ?? []),
+  ],
   precision: "single",
   tactic: "precision",
   dynamicOutput: true,

@@ -124,6 +124,7 @@ function fragmentOf(lib: GpuJs, gl: WebGL2RenderingContext, canvas: OffscreenCan
     PRELUDE,
     AS_STORED,
     code.slice(functions, entry),
+    kernel.glslFunctions,
     mainOf(kernel),
   ].join("\n");
 }
