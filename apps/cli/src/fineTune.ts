@@ -74,9 +74,10 @@ export class FineTuning {
     this.optimizer.lr = this.recipe.lr * this.#factor(this.step);
     const loss = this.#reused?.loss(inputs) ?? lossOf(this.#peft, inputs);
     backward(loss);
-    const touched = touchedRows(this.#peft, inputs);
-    const isEmpty = [...touched.values()].every((flags) => Array.from(flags).every((flag) => !flag));
-    if (!(isEmpty && this.recipe.skip_empty_steps)) this.optimizer.step(touched);
+    const { row_updates, skip_empty_steps = false } = this.recipe;
+    const touched = row_updates === "lazy" || skip_empty_steps ? touchedRows(this.#peft, inputs) : undefined;
+    const isEmpty = touched && [...touched.values()].every((flags) => Array.from(flags).every((flag) => !flag));
+    if (!(isEmpty && skip_empty_steps)) this.optimizer.step(touched);
     this.optimizer.zeroGrad();
     const value = await loss.item();
     if (!Number.isFinite(value)) {

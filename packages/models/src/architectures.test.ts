@@ -6,6 +6,7 @@ import { AutoModelForCausalLM } from "./autoModel.ts";
 import type { CausalLM } from "./causalLm.ts";
 import type { PretrainedConfig } from "./config.ts";
 import { KvCache } from "./kvCache.ts";
+import { RaggedPositions } from "./raggedPositions.ts";
 import { ARCHITECTURES } from "./registry.ts";
 import { AdaptedEmbeddingError } from "./resize.ts";
 import {
@@ -145,6 +146,30 @@ describe.each(DECODERS)("%s", (type) => {
     const rest = model.forward({ input_ids: ids.map((row) => row.slice(3)), attention_mask, past_key_values: cache });
     const rows = [3, 4, 8, 9].flatMap((row) => whole.slice(row * 23, (row + 1) * 23));
     expect(read(rest.logits)).toEqual(rows);
+  });
+
+  test("texts of any lengths in one row, behind caches of their own, are as they are alone, bit for bit", () => {
+    const model = build();
+    const texts = [[3, 4, 5, 6, 7], [1, 2], [9, 8, 7, 6]]; // prettier-ignore
+    const alone = texts.map((ids) => read(model.forward({ input_ids: [ids] }).logits));
+    const cached = [3, 0, 1];
+    const rests = texts.map((ids, i) => ids.slice(cached[i]));
+    const past = texts.map((ids, i) => {
+      if (cached[i] === 0) return null;
+      const cache = new KvCache();
+      model.forward({ input_ids: [ids.slice(0, cached[i])], past_key_values: cache });
+      return cache;
+    });
+    const ragged = new RaggedPositions(rests.map(({ length }, i) => ({ length, past: past[i]! })));
+    const position_ids = [rests.flatMap((ids, i) => ids.map((_, t) => cached[i]! + t))];
+    const inputs = { input_ids: [rests.flat()], position_ids, past_key_values: ragged };
+    expect(read(model.forward(inputs).logits)).toEqual(alone.flatMap((logits, i) => logits.slice(23 * cached[i]!)));
+    expect(() => model.forward({ ...inputs, input_ids: [[1, 2]], position_ids: [[0, 1]] })).toThrow(
+      "ragged positions: input_ids must be one row of all texts, got [1, 7] and [1, 2]",
+    );
+    expect(() => model.forward({ ...inputs, attention_mask: position_ids })).toThrow(
+      "ragged positions: texts have no padding; leave attention_mask out, got [1, 7]",
+    );
   });
 
   test("resizing keeps the old rows and adds their mean", () => {

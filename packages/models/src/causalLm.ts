@@ -13,6 +13,7 @@ import {
   takeRows,
   tanh,
 } from "@neolog/tensor";
+import type { DecoderCache } from "./cachedAttention.ts";
 import { CausalDecoding, type Decoding, type Prompt } from "./decoding.ts";
 import { generate } from "./generate.ts";
 import type { GenerateOptions } from "./generateOptions.ts";
@@ -26,8 +27,8 @@ import {
   toHost,
   toHostLike,
 } from "./inputs.ts";
-import type { PositionCache } from "./kvCache.ts";
 import { type ModelOutput, PreTrainedModel, type Through } from "./preTrainedModel.ts";
+import { RaggedPositions } from "./raggedPositions.ts";
 import type { TokenHead } from "./tokenModules.ts";
 
 /** What a causal language model reads; names and meaning as in transformers. */
@@ -43,7 +44,7 @@ export interface ModelInputs {
   readonly position_ids?: IdMatrix | undefined;
   /** [B, T]; −100 counts for nothing. */
   readonly labels?: IdMatrix | undefined;
-  readonly past_key_values?: PositionCache | undefined;
+  readonly past_key_values?: DecoderCache | undefined;
   readonly output_hidden_states?: boolean | undefined;
   /** Compute logits of the last n positions alone; of all, when absent. Not together with labels. */
   readonly logits_to_keep?: number | undefined;
@@ -64,7 +65,7 @@ export interface DecoderInputs {
   readonly positions: Int32Array;
   /** What a layer's queries may attend to, int32 [B | 1, 1, T, S]: all before them, or the last `window` positions. */
   readonly maskOf: (window: number | null) => Tensor;
-  readonly cache: PositionCache | undefined;
+  readonly cache: DecoderCache | undefined;
   readonly through: Through;
 }
 
@@ -168,14 +169,16 @@ export abstract class CausalLM extends PreTrainedModel<ModelInputs, CausalLMOutp
 
   #decoderInputs({ input_ids, attention_mask, position_ids, past_key_values }: ModelInputs): DecoderInputs {
     const ids = toHost("input_ids", input_ids);
-    const past = past_key_values?.length ?? 0;
+    const ragged = past_key_values instanceof RaggedPositions ? past_key_values : null;
+    const past = past_key_values instanceof RaggedPositions ? 0 : (past_key_values?.length ?? 0);
     const mask = attention_mask ? toHostLike("attention_mask", attention_mask, ids.rows, past + ids.columns) : null;
     const given = position_ids ? toHostLike("position_ids", position_ids, ids.rows, ids.columns).values : null;
+    ragged?.check(ids, mask);
     const starts = given && !mask && !past_key_values ? textStarts(ids, given) : null;
     return {
       ids,
       positions: given ?? this.positionsOf(ids, past, mask),
-      maskOf: causalMasks(ids, past, mask, starts),
+      maskOf: ragged ? (window) => ragged.maskOf(window) : causalMasks(ids, past, mask, starts),
       cache: past_key_values,
       through: this.through,
     };

@@ -10,11 +10,11 @@ import {
   layerNorm,
   linear,
 } from "@neolog/nn";
-import { IndexError, type Tensor, add, attention, reshape, split, transpose } from "@neolog/tensor";
+import { IndexError, type Tensor, add, reshape, split, transpose } from "@neolog/tensor";
 import * as v from "valibot";
 import { CausalLM, type DecoderInputs } from "./causalLm.ts";
 import { COMMON_KEYS, type PretrainedConfig, activation, checkDivides, parseConfig, positive, size } from "./config.ts";
-import type { PositionCache } from "./kvCache.ts";
+import { type DecoderCache, cachedAttention } from "./cachedAttention.ts";
 import type { TokenEmbedding, TokenHead } from "./tokenModules.ts";
 
 const schema = v.looseObject({
@@ -51,13 +51,13 @@ export class Gpt2Attention extends Module {
   }
 
   /** x [B, T, C] → [B, T, C] */
-  forward(x: Tensor, mask: Tensor, cache: PositionCache | undefined): Tensor {
+  forward(x: Tensor, mask: Tensor, cache: DecoderCache | undefined): Tensor {
     const [B, T, C] = x.shape as [number, number, number];
     const heads = (y: Tensor): Tensor => transpose(reshape(y, [B, T, this.#heads, C / this.#heads]), 1, 2);
     const [q, k, values] = split(this.c_attn.forward(x), [C, C, C]).map(heads) as [Tensor, Tensor, Tensor]; // [B, H, T, D]
-    const { key, value } = cache?.update(this.#layer, k, values) ?? { key: k, value: values };
-    const y = transpose(attention(q, key, value, mask, { scale: this.#scale }), 1, 2);
-    return this.c_proj.forward(reshape(y, [B, T, C]));
+    const inputs = { layer: this.#layer, window: null, mask, cache };
+    const y = cachedAttention(q, k, values, inputs, { scale: this.#scale });
+    return this.c_proj.forward(reshape(transpose(y, 1, 2), [B, T, C]));
   }
 }
 
@@ -97,7 +97,7 @@ export class Gpt2Block extends Module {
   }
 
   /** x [B, T, C] → [B, T, C] */
-  forward(x: Tensor, mask: Tensor, cache: PositionCache | undefined): Tensor {
+  forward(x: Tensor, mask: Tensor, cache: DecoderCache | undefined): Tensor {
     const attended = add(x, this.attn.forward(this.ln_1.forward(x), mask, cache));
     return add(attended, this.mlp.forward(this.ln_2.forward(attended)));
   }

@@ -1,5 +1,5 @@
 import { ACTIVATIONS, Embedding, LayerNorm, Linear, Module, TiedHead, embedding, layerNorm, linear } from "@neolog/nn";
-import { IndexError, type Tensor, add, attention, reshape, transpose } from "@neolog/tensor";
+import { IndexError, type Tensor, add, reshape, transpose } from "@neolog/tensor";
 import * as v from "valibot";
 import { CausalLM, type DecoderInputs } from "./causalLm.ts";
 import {
@@ -12,7 +12,7 @@ import {
   size,
 } from "./config.ts";
 import { type HostMatrix, maskedPositions } from "./inputs.ts";
-import type { PositionCache } from "./kvCache.ts";
+import { type DecoderCache, cachedAttention } from "./cachedAttention.ts";
 import type { TokenEmbedding, TokenHead } from "./tokenModules.ts";
 
 const schema = v.looseObject({
@@ -55,14 +55,13 @@ export class OptAttention extends Module {
   }
 
   /** x [B, T, hidden] → [B, T, hidden] */
-  forward(x: Tensor, mask: Tensor, cache: PositionCache | undefined): Tensor {
+  forward(x: Tensor, mask: Tensor, cache: DecoderCache | undefined): Tensor {
     const [B, T, C] = x.shape as [number, number, number];
     const heads = (y: Tensor): Tensor => transpose(reshape(y, [B, T, this.#heads, C / this.#heads]), 1, 2);
     const q = heads(this.q_proj.forward(x)); // [B, H, T, D]
-    let key = heads(this.k_proj.forward(x));
-    let value = heads(this.v_proj.forward(x));
-    if (cache) ({ key, value } = cache.update(this.#layer, key, value)); // [B, H, S, D]
-    return this.out_proj.forward(reshape(transpose(attention(q, key, value, mask), 1, 2), [B, T, C]));
+    const [k, v] = [heads(this.k_proj.forward(x)), heads(this.v_proj.forward(x))];
+    const y = cachedAttention(q, k, v, { layer: this.#layer, window: null, mask, cache });
+    return this.out_proj.forward(reshape(transpose(y, 1, 2), [B, T, C]));
   }
 }
 
@@ -89,7 +88,7 @@ export class OptDecoderLayer extends Module {
   }
 
   /** x [B, T, hidden] → [B, T, hidden] */
-  forward(x: Tensor, mask: Tensor, cache: PositionCache | undefined): Tensor {
+  forward(x: Tensor, mask: Tensor, cache: DecoderCache | undefined): Tensor {
     const attended = this.#residual(x, this.self_attn_layer_norm, (y) => this.self_attn.forward(y, mask, cache));
     return this.#residual(attended, this.final_layer_norm, (y) =>
       this.fc2.forward(this.#activation(this.fc1.forward(y))),

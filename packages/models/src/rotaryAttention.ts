@@ -1,17 +1,10 @@
 import { type RopeAngles, applyRotary } from "@neolog/nn";
-import { type AttentionOptions, type Tensor, attention, reshape, transpose } from "@neolog/tensor";
-import type { PositionCache } from "./kvCache.ts";
+import { type AttentionOptions, type Tensor, reshape, transpose } from "@neolog/tensor";
+import { type AttentionInputs, cachedAttention } from "./cachedAttention.ts";
 
 /** What a block needs beside the hidden states. */
-export interface BlockInputs {
-  /** Its place among the blocks, from 0. */
-  readonly layer: number;
-  /** How many positions a query sees, its own included; null for all. */
-  readonly window: number | null;
-  /** int32 [B | 1, 1, T, S]: 1 where a query sees a key. */
-  readonly mask: Tensor;
+export interface BlockInputs extends AttentionInputs {
   readonly angles: RopeAngles;
-  readonly cache: PositionCache | undefined;
 }
 
 /** x [B, T, heads · D] → [B, heads, T, D] */
@@ -28,12 +21,10 @@ export function rotaryAttention(
   q: Tensor,
   k: Tensor,
   v: Tensor,
-  { layer, window, mask, angles, cache }: BlockInputs,
+  block: BlockInputs,
   options: AttentionOptions = {},
 ): Tensor {
   const [B, H, T, D] = q.shape as [number, number, number, number];
-  const turned = applyRotary(k, angles);
-  const { key, value } = cache?.update(layer, turned, v, window) ?? { key: turned, value: v }; // [B, K, S, D]
-  const y = attention(applyRotary(q, angles), key, value, mask, options);
+  const y = cachedAttention(applyRotary(q, block.angles), applyRotary(k, block.angles), v, block, options);
   return reshape(transpose(y, 1, 2), [B, T, H * D]);
 }

@@ -1,12 +1,12 @@
 import type { LabelledBatch } from "@neolog/models";
-import { BYTES_PER_ELEMENT, type Tensor, add, cat, slice, sum } from "@neolog/tensor";
+import { BYTES_PER_ELEMENT, type Tensor, add, slice, sum } from "@neolog/tensor";
 import { type CallOptions, batchOf } from "../mixedBatch.ts";
 import type { AnyPeftModel } from "../model.ts";
 import { ByteBudget, type Sized } from "./byteBudget.ts";
 import { type RowsAlone, rowsAlone } from "./conditions.ts";
 import { FrozenLoss, lossesOf, trainedLosses } from "./frozenLoss.ts";
 import { FrozenPrefix } from "./frozenPrefix.ts";
-import { bytesPerPosition, runEnd, runPrefix, runWhole } from "./runs.ts";
+import { type Run, bytesPerPosition, runPrefix, runTogether } from "./runs.ts";
 import { type Part, type Span, meanInOrder } from "./inOrder.ts";
 import { type Plan, isSplit, planOf } from "./plan.ts";
 import { type Sample, countedIn, prefixKey, targetsKey } from "./sample.ts";
@@ -120,25 +120,21 @@ export class ReusedLoss {
   #meanOf(plan: Plan): { readonly loss: Tensor; readonly ran: boolean } {
     const { model, head, samples } = plan;
     const parts: Part[] = [];
-    const ends: { readonly hidden: Tensor; readonly at: Span; readonly targets: Int32Array }[] = [];
+    const runs: (Run & { readonly at: Span; readonly targets: Int32Array })[] = [];
     const trained: { readonly loss: FrozenLoss; readonly at: Span }[] = [];
-    const whole: { readonly sample: Sample; readonly at: Span }[] = [];
     let total = 0;
     for (const sample of samples) {
       const [start, targets] = [total, countedTargets(sample)];
       total += targets.length;
       if (!isSplit(sample)) {
-        whole.push({ sample, at: [start, total] });
+        runs.push({ sample, past: null, at: [start, total], targets });
         continue;
       }
       const { loss, prefix } = this.#beginning(plan, sample);
       const middle = start + (loss?.targets.length ?? 0);
       if (loss?.losses) parts.push({ losses: loss.losses, at: [[start, middle]] });
       else if (loss) trained.push({ loss, at: [start, middle] });
-      if (prefix) {
-        const hidden = runEnd(model, sample, prefix);
-        ends.push({ hidden, at: [middle, total], targets: targets.subarray(middle - start) });
-      }
+      if (prefix) runs.push({ sample, past: prefix, at: [middle, total], targets: targets.subarray(middle - start) });
     }
     if (trained.length > 0) {
       const losses = trainedLosses(
@@ -147,14 +143,11 @@ export class ReusedLoss {
       );
       parts.push({ losses, at: trained.map(({ at }) => at) });
     }
-    const own = whole.map(({ sample }) => sample);
-    const hidden = [...(own.length > 0 ? [runWhole(model, own)] : []), ...ends.map((end) => end.hidden)];
-    if (hidden.length > 0) {
-      const targets = [...own.map(countedTargets), ...ends.map((end) => end.targets)].flatMap((each) => [...each]);
-      const at = [...whole, ...ends].map((each) => each.at);
-      parts.push({ losses: lossesOf(head, cat(hidden), Int32Array.from(targets)), at });
+    if (runs.length > 0) {
+      const targets = Int32Array.from(runs.flatMap((run) => [...run.targets]));
+      parts.push({ losses: lossesOf(head, runTogether(model, runs), targets), at: runs.map(({ at }) => at) });
     }
-    return { loss: meanInOrder(parts, total), ran: hidden.length > 0 };
+    return { loss: meanInOrder(parts, total), ran: runs.length > 0 };
   }
 
   /** What keeping the beginnings of all rows of these batches takes. */

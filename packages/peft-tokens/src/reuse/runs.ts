@@ -1,4 +1,4 @@
-import type { CausalLM, HostMatrix } from "@neolog/models";
+import { type CausalLM, type HostMatrix, RaggedPositions } from "@neolog/models";
 import { Scope, type Tensor, reshape, takeRows, untracked } from "@neolog/tensor";
 import type { RowsAlone } from "./conditions.ts";
 import { FrozenLoss } from "./frozenLoss.ts";
@@ -39,46 +39,25 @@ export function runPrefix({ model, head }: Whom, { ids, positions, targets, pref
   });
 }
 
-/** The normed output at the targets of what follows a sample's prefix, [n, hidden]. */
-export function runEnd(model: CausalLM, { ids, positions, targets, prefix }: Sample, past: FrozenPrefix): Tensor {
-  const hidden = model.lastHiddenState({
-    input_ids: rowOf(ids.subarray(prefix)),
-    position_ids: rowOf(positions.subarray(prefix)),
-    past_key_values: past,
-  });
-  return takeRows(flat(hidden), countedIn(targets.subarray(prefix)));
+/** A sample, from its first position that is not cached on. */
+export interface Run {
+  readonly sample: Sample;
+  /** What is cached of it: null where it runs from its first token on. */
+  readonly past: FrozenPrefix | null;
 }
 
-/** The normed output at the targets of samples that are run from their first token on, together, one after the other, [n, hidden]. */
-export function runWhole(model: CausalLM, samples: readonly Sample[]): Tensor {
-  const columns = Math.max(...samples.map(({ ids }) => ids.length));
-  const padded = (row: (sample: Sample) => Int32Array, padding: (sample: Sample) => number): HostMatrix => {
-    const values = new Int32Array(samples.length * columns);
-    samples.forEach((sample, i) => {
-      values.fill(padding(sample), i * columns, (i + 1) * columns);
-      values.set(row(sample), i * columns);
-    });
-    return { values, rows: samples.length, columns };
-  };
+/** The normed output at the targets of what runs, one run after the other, [n, hidden]; one product over the positions of all runs. */
+export function runTogether(model: CausalLM, runs: readonly Run[]): Tensor {
+  const joined = (key: "ids" | "positions" | "targets"): Int32Array =>
+    Int32Array.from(runs.flatMap(({ sample, past }) => [...sample[key].subarray(past?.length ?? 0)]));
+  const texts = runs.map(({ sample, past }) => ({ length: sample.ids.length - (past?.length ?? 0), past }));
+  const cache = texts.length === 1 ? texts[0]!.past : new RaggedPositions(texts);
   const hidden = model.lastHiddenState({
-    input_ids: padded(
-      ({ ids }) => ids,
-      () => 0,
-    ),
-    position_ids: padded(
-      ({ positions }) => positions,
-      ({ positions }) => positions.at(-1)!,
-    ),
-    attention_mask: padded(
-      ({ ids }) => new Int32Array(ids.length).fill(1),
-      () => 0,
-    ),
+    input_ids: rowOf(joined("ids")),
+    position_ids: rowOf(joined("positions")),
+    ...(cache ? { past_key_values: cache } : {}),
   });
-  const targets = padded(
-    ({ targets }) => targets,
-    () => -100,
-  );
-  return takeRows(flat(hidden), countedIn(targets.values));
+  return takeRows(flat(hidden), countedIn(joined("targets")));
 }
 
 /** Bytes of a position's keys and values in all layers. */
