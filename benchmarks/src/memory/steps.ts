@@ -91,7 +91,8 @@ const RUNS: readonly Run[] = [
 export function benchManySteps(options: Options, report: Report): void {
   const grown: string[] = [];
   const steps = options.quick ? QUICK_STEPS : STEPS;
-  for (const run of RUNS.filter(({ shape }) => options.filter.every((word) => word === "steps" || shape === word))) {
+  const words = options.quick ? [...options.filter, "tiny"] : options.filter;
+  for (const run of RUNS.filter(({ shape }) => words.every((word) => word === "steps" || shape === word))) {
     const threads = Math.max(...options.threads);
     const { runtime, milliseconds, samples } = measured(options.node, run, threads, steps);
     const name = `${run.shape}, ${steps} steps, garbage ${run.collected ? "collected" : "left to V8"}${run.reuse ? ", reuse" : ""}`;
