@@ -25,11 +25,14 @@ const GIVEN = await Promise.all(
 );
 
 describe.each([
-  { madd: false, threads: 1 },
-  { madd: false, threads: 2 },
-  { madd: true, threads: 1 },
-])("attention with $threads threads, relaxed_madd: $madd", ({ madd, threads }) => {
+  { madd: false, threads: 1, tile: "4x8" },
+  { madd: false, threads: 2, tile: "4x8" },
+  { madd: true, threads: 1, tile: "4x8" },
+  { madd: false, threads: 2, tile: "6x16" },
+  { madd: true, threads: 1, tile: "6x16" },
+] as const)("attention with $threads threads, tiles of $tile, relaxed_madd: $madd", ({ madd, threads, tile }) => {
   const engine = new Engine({ madd }, threads, Infinity);
+  engine.tile = tile;
   beforeAll(() => engine.pool.ready());
   afterAll(() => engine.pool.close());
 
@@ -48,6 +51,14 @@ describe("attention", () => {
     const c = causal({ ...sizes, B: 2, H: 4, K: 2, T: 130, S: 140, D: 64, E: 64 });
     const inputs = inputsOf(c);
     expect(result(two, c, inputs)).toEqual(result(one, c, inputs));
+  });
+
+  test("tiles of eight rows give the bytes of tiles of four", () => {
+    const eight = new Engine({ madd: false }, 1, Infinity);
+    eight.tile = "6x16";
+    const c = causal({ ...sizes, T: 45, S: 47, D: 30, E: 29 });
+    const inputs = inputsOf(c);
+    expect(result(eight, c, inputs)).toEqual(result(one, c, inputs));
   });
 
   test.for([null, 1.5])("a query alone has the bytes that it has among others, soft cap %j", (softcap) => {

@@ -51,11 +51,14 @@ const GIVEN = await Promise.all(
 );
 
 describe.each([
-  { madd: false, threads: 1 },
-  { madd: false, threads: 2 },
-  { madd: true, threads: 1 },
-])("attentionGrad with $threads threads, relaxed_madd: $madd", ({ madd, threads }) => {
+  { madd: false, threads: 1, tile: "4x8" },
+  { madd: false, threads: 2, tile: "4x8" },
+  { madd: true, threads: 1, tile: "4x8" },
+  { madd: false, threads: 2, tile: "6x16" },
+  { madd: true, threads: 1, tile: "6x16" },
+] as const)("attentionGrad with $threads threads, tiles of $tile, relaxed_madd: $madd", ({ madd, threads, tile }) => {
   const engine = new Engine({ madd }, threads, Infinity);
+  engine.tile = tile;
   beforeAll(() => engine.pool.ready());
   afterAll(() => engine.pool.close());
 
@@ -79,6 +82,13 @@ describe("attentionGrad", () => {
 
   test("two threads give the bytes of one", () => {
     expect(result(two, c, inputs)).toEqual(all);
+  });
+  test("tiles of eight rows give the bytes of tiles of four", () => {
+    const eight = new Engine({ madd: false }, 1, Infinity);
+    eight.tile = "6x16";
+    const odd = causal({ ...c, S: 87, D: 30, E: 29 });
+    const given = withGradient(odd);
+    expect(result(eight, odd, given)).toEqual(result(one, odd, given));
   });
   test.each([
     [[true, false, false]],

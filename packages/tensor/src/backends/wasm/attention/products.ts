@@ -1,6 +1,7 @@
 import { type Expr, add, at, i32, load, mul, op, smaller, sub } from "../asm/expression.ts";
 import type { FunctionBuilder, Local } from "../asm/function.ts";
 import type { Callee, ModuleBuilder } from "../asm/module.ts";
+import type { TileName } from "../gemm/tiles.ts";
 import { multiplyAdd } from "../vectors.ts";
 import { PANEL, ROW } from "./panels.ts";
 
@@ -17,10 +18,15 @@ export interface Products {
   readonly outer: Callee;
 }
 
-export const buildProducts = (m: ModuleBuilder, madd: boolean): Products => ({
-  dots: buildDots(m, madd),
-  mix: buildMix(m, madd),
-  outer: buildOuter(m, madd),
+/** Rows, or columns, of a tile of eight queries: 4 fill the registers of 128 bits, 8 those of 256. */
+export type TileRows = 4 | 8;
+/** The rows of attention's tiles where this tile of matrix products is the fastest; all give the same bytes. */
+export const tileRowsOf = (fastest: TileName): TileRows => (fastest === "6x16" ? 8 : 4);
+
+export const buildProducts = (m: ModuleBuilder, madd: boolean, rows: TileRows): Products => ({
+  dots: buildDots(m, madd, rows),
+  mix: buildMix(m, madd, rows),
+  outer: buildOuter(m, madd, rows),
 });
 
 /**
@@ -68,14 +74,26 @@ const splatAt = (p: Expr, offset: number): Expr => load("v128.load32_splat", p, 
 const panelRow = (panel: Expr, offset: number): Expr[] =>
   [0, 16].map((half) => load("v128.load", panel, offset + half));
 
-/** Calls a product for `size` rows or columns at a time, then for the rest one by one. */
-function byTiles(f: FunctionBuilder, i: Local, n: Local, size: number, call: (large: boolean) => void): void {
-  const whole = f.local("i32", op("i32.and", n, -size));
-  f.for(i, 0, whole, size, () => call(true));
-  f.for(i, whole, n, 1, () => call(false));
+/** Runs `each` for as many rows, or columns, as the first size has, then for what is left by the next sizes; the last is 1. */
+function byTiles(f: FunctionBuilder, i: Local, n: Local, sizes: readonly number[], each: (size: number) => void): void {
+  let from: Expr = i32(0);
+  for (const size of sizes) {
+    const to = f.local("i32", op("i32.and", n, -size));
+    f.for(i, from, to, size, () => each(size));
+    from = to;
+  }
 }
 
-function buildDots(m: ModuleBuilder, madd: boolean): Callee {
+/** The sizes of tiles, largest first, with what builds each. */
+function tilesOf(
+  rows: TileRows,
+  build: (rows: number) => Callee,
+): { sizes: number[]; of: ReadonlyMap<number, Callee> } {
+  const sizes = [8, 4, 1].filter((size) => size <= rows);
+  return { sizes, of: new Map(sizes.map((size) => [size, build(size)])) };
+}
+
+function buildDots(m: ModuleBuilder, madd: boolean, most: TileRows): Callee {
   const unroll = 4;
   const tile = (rows: number): Callee =>
     m.function(["i32", "i32", "i32", "i32", "i32"], (f, ...params) => {
@@ -103,18 +121,18 @@ function buildDots(m: ModuleBuilder, madd: boolean): Callee {
       );
       sums.forEach((sum, i) => f.store("v128.store", out, sum, 16 * i));
     });
-  const [four, one] = [tile(4), tile(1)];
+  const { sizes, of } = tilesOf(most, tile);
   return m.function(["i32", "i32", "i32", "i32", "i32"], (f, ...params) => {
     const [a, width, panel, out, n] = params as [Local, Local, Local, Local, Local];
     const [stride, end] = [f.local("i32", mul(width, 4)), f.local("i32", at(panel, width, ROW))];
     const r = f.local("i32");
-    byTiles(f, r, n, 4, (large) => {
-      f.call(large ? four : one, at(a, r, stride), stride, panel, end, at(out, r, i32(ROW)));
+    byTiles(f, r, n, sizes, (size) => {
+      f.call(of.get(size)!, at(a, r, stride), stride, panel, end, at(out, r, i32(ROW)));
     });
   });
 }
 
-function buildMix(m: ModuleBuilder, madd: boolean): Callee {
+function buildMix(m: ModuleBuilder, madd: boolean, most: TileRows): Callee {
   const unroll = 4;
   const tile = (columns: number): Callee =>
     m.function(["i32", "i32", "i32", "i32", "i32"], (f, ...params) => {
@@ -141,7 +159,7 @@ function buildMix(m: ModuleBuilder, madd: boolean): Callee {
       );
       sums.forEach((sum, i) => f.store("v128.store", out, sum, 16 * i));
     });
-  const [four, one] = [tile(4), tile(1)];
+  const { sizes, of } = tilesOf(most, tile);
   return m.function(["i32", "i32", "i32", "i32", "i32"], (f, ...params) => {
     const [a, width, panel, out, n] = params as [Local, Local, Local, Local, Local];
     const stride = f.local("i32", mul(width, 4));
@@ -151,8 +169,8 @@ function buildMix(m: ModuleBuilder, madd: boolean): Callee {
       f.set(rows, sub(n, r));
       f.set(rows, smaller(rows, i32(MIX_ROWS)));
       f.set(end, at(panel, rows, ROW));
-      byTiles(f, e, width, 4, (large) => {
-        f.call(large ? four : one, at(a, e, 4), stride, panel, end, at(out, e, ROW));
+      byTiles(f, e, width, sizes, (size) => {
+        f.call(of.get(size)!, at(a, e, 4), stride, panel, end, at(out, e, ROW));
       });
       f.set(panel, end);
       f.set(a, at(a, rows, stride));
@@ -160,7 +178,7 @@ function buildMix(m: ModuleBuilder, madd: boolean): Callee {
   });
 }
 
-function buildOuter(m: ModuleBuilder, madd: boolean): Callee {
+function buildOuter(m: ModuleBuilder, madd: boolean, most: TileRows): Callee {
   /** Columns come as one vector each time four, or as one lane. */
   const tile = (rows: number, vectors: number | "lane"): Callee =>
     m.function(["i32", "i32", "i32", "i32", "i32", "i32"], (f, ...params) => {
@@ -197,17 +215,24 @@ function buildOuter(m: ModuleBuilder, madd: boolean): Callee {
         else f.store("v128.store", p, sum, columns[i % columns.length]);
       });
     });
-  const wide = { four: tile(4, 2), one: tile(1, 2) };
-  const narrow = { four: tile(4, "lane"), one: tile(1, "lane") };
+  const { sizes, of: wide } = tilesOf(most, (rows) => tile(rows, 2));
+  const { of: narrow } = tilesOf(most, (rows) => tile(rows, "lane"));
   return m.function(["i32", "i32", "i32", "i32", "i32", "i32", "i32"], (f, ...params) => {
     const [panels, panelBytes, b, width, out, n, queries] = params as [Local, Local, Local, Local, Local, Local, Local];
     const stride = f.local("i32", mul(width, 4));
     const [r, e] = f.locals(2, "i32") as [Local, Local];
-    byTiles(f, r, n, 4, (manyRows) =>
-      byTiles(f, e, width, 8, (manyColumns) => {
-        const { four, one } = manyColumns ? wide : narrow;
+    byTiles(f, r, n, sizes, (rows) =>
+      byTiles(f, e, width, [PANEL, 1], (columns) => {
         const to = add(at(out, r, stride), mul(e, 4));
-        f.call(manyRows ? four : one, at(panels, r, ROW), panelBytes, at(b, e, 4), stride, to, queries);
+        f.call(
+          (columns === 1 ? narrow : wide).get(rows)!,
+          at(panels, r, ROW),
+          panelBytes,
+          at(b, e, 4),
+          stride,
+          to,
+          queries,
+        );
       }),
     );
   });

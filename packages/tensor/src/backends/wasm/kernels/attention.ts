@@ -7,7 +7,7 @@ import { buildMasking, buildMixAllowed } from "../attention/masking.ts";
 import { REACH, withReaches } from "../attention/masks.ts";
 import { FEW, buildOneQuery } from "../attention/oneQuery.ts";
 import { PANEL, ROW, buildPacking, ownPart } from "../attention/panels.ts";
-import { buildProducts } from "../attention/products.ts";
+import { type TileRows, buildProducts, tileRowsOf } from "../attention/products.ts";
 import { buildCap, buildSoftmax } from "../attention/scores.ts";
 import { type Engine, type ModuleDefinition, addressOf } from "../engine.ts";
 import { Vectors } from "../vectors.ts";
@@ -34,16 +34,19 @@ export function attention(
       const capped = softcap === null ? [scale, 0] : [scale / softcap, softcap];
       const sizes = [K, queries, S, rowsPerHead(k!.layout)!, rowsPerHead(v!.layout)!, D, E];
       const args = [...addresses, address, batchBytes, imageBytes, panels, ...sizes, ...capped, temporary, ROW * rows];
-      engine.run(ATTENTION, "attention", args, { items: B * K * panels, work: PANEL * S * (D + E) });
+      engine.run(ATTENTION[tileRowsOf(engine.tile)], "attention", args, {
+        items: B * K * panels,
+        work: PANEL * S * (D + E),
+      });
     }),
   );
   return true;
 }
 
-const ATTENTION: ModuleDefinition = {
+const attentionModule = (rows: TileRows): ModuleDefinition => ({
   build(m, { madd }) {
     const { pack, unpack } = buildPacking(m);
-    const { dots, mix } = buildProducts(m, madd);
+    const { dots, mix } = buildProducts(m, madd, rows);
     const oneQuery = buildOneQuery(m, madd);
     const mask = buildMasking(m);
     const mixAllowed = buildMixAllowed(m, madd);
@@ -117,7 +120,8 @@ const ATTENTION: ModuleDefinition = {
       },
     );
   },
-};
+});
+const ATTENTION = { 4: attentionModule(4), 8: attentionModule(8) } as const;
 
 /** Whether a NaN is among the n numbers at x. */
 function holdsNaN(f: FunctionBuilder, x: Expr, n: Expr): Expr {

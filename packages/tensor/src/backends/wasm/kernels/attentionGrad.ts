@@ -5,7 +5,7 @@ import { type Expr, add, at, f32, f32x4, i32, load, mul, op, select, smaller, su
 import { buildMasking } from "../attention/masking.ts";
 import { REACH, withReaches } from "../attention/masks.ts";
 import { PANEL, ROW, buildPacking, ownPart } from "../attention/panels.ts";
-import { buildProducts } from "../attention/products.ts";
+import { type TileRows, buildProducts, tileRowsOf } from "../attention/products.ts";
 import { buildCap, buildCapSlopes, buildNormalize, buildSlopes, buildSoftmax } from "../attention/scores.ts";
 import { type Engine, type ModuleDefinition, addressOf } from "../engine.ts";
 
@@ -40,7 +40,7 @@ export function attentionGrad(
       const sizes = [H, H / K, T, S, D, E];
       const factors = [scale, softcap === null ? scale : scale / softcap, softcap ?? 0];
       const args = [...targets, ...addresses, address, batchBytes, imageBytes, panels, ...sizes, ...factors];
-      engine.run(ATTENTION_GRAD, "attentionGrad", [...args, temporary, ROW * rows], {
+      engine.run(ATTENTION_GRAD[tileRowsOf(engine.tile)], "attentionGrad", [...args, temporary, ROW * rows], {
         items: B * H,
         work: T * S * (2 * D + E),
       });
@@ -49,10 +49,10 @@ export function attentionGrad(
   return true;
 }
 
-const ATTENTION_GRAD: ModuleDefinition = {
+const gradientModule = (rows: TileRows): ModuleDefinition => ({
   build(m, { madd }) {
     const { pack, unpack } = buildPacking(m);
-    const { dots, mix, outer } = buildProducts(m, madd);
+    const { dots, mix, outer } = buildProducts(m, madd, rows);
     const mask = buildMasking(m);
     const cap = buildCap(m, madd);
     const capSlopes = buildCapSlopes(m, madd);
@@ -178,4 +178,5 @@ const ATTENTION_GRAD: ModuleDefinition = {
       },
     );
   },
-};
+});
+const ATTENTION_GRAD = { 4: gradientModule(4), 8: gradientModule(8) } as const;
