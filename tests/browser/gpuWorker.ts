@@ -1,7 +1,7 @@
 import { type GpuBackend, type GpuOptions, openGpu } from "@neolog/gpu";
 import { conformance } from "@neolog/tensor/testing";
 import { toleranceOf } from "./gpuTolerances.ts";
-import { goldenSuite } from "./goldenSuite.ts";
+import { goldenSuite } from "../goldenSuite.ts";
 import { packedMatmulSuite } from "./packedMatmul.ts";
 import { rulesSuite } from "./rulesSuite.ts";
 import { type Results, runSuites } from "./runner.ts";

@@ -1,18 +1,19 @@
 import { AdamW, backward, clipGradNorm } from "@neolog/autograd";
-import { openFolder, openSafetensors, toTypedArray } from "@neolog/checkpoint";
+import { openFolder, openSafetensors, readJson, toTypedArray } from "@neolog/checkpoint";
 import { AutoModelForCausalLM, type CausalLM, type ModelInputs } from "@neolog/models";
 import { stateDict } from "@neolog/nn";
-import { TrainableTokensConfig, getPeftModel, tokenParameters } from "@neolog/peft-tokens";
-import { type Backend, Scope, setDefaultBackend } from "@neolog/tensor";
+import { PeftModel, TrainableTokensConfig, getPeftModel, tokenParameters } from "@neolog/peft-tokens";
+import { type Backend, Scope, openBackend, setDefaultBackend } from "@neolog/tensor";
 import { beforeAll, describe, expect, test } from "vitest";
 
-/** The recorded models behind a URL, each a folder as fixtures/models has them, on a backend: what transformers and PEFT gave. */
+/** The recorded models of a folder or a URL, each as fixtures/models has them, on a backend: what transformers and PEFT gave. */
 export function goldenSuite(models: string, names: readonly string[], open: () => Promise<Backend>): void {
   describe.each(names)("golden %s", (name) => {
-    beforeAll(async () => setDefaultBackend(await open()));
+    let backend: Backend;
+    beforeAll(async () => setDefaultBackend((backend = await open())));
     const folder = `${models}/${name}`;
     // oxlint-disable-next-line typescript/no-explicit-any
-    const json = async (file: string): Promise<any> => (await fetch(`${folder}/${file}`)).json();
+    const json = async (file: string): Promise<any> => readJson(await openFolder(folder), file);
     const load = () => AutoModelForCausalLM.fromPretrained(`${folder}/base`) as Promise<CausalLM>;
     const casesOf = async (): Promise<Record<string, ModelInputs>> => (await json("inputs.json")).cases;
 
@@ -43,15 +44,14 @@ export function goldenSuite(models: string, names: readonly string[], open: () =
       }
     });
 
-    test("20 steps of AdamW give PEFT's losses and rows", async () => {
+    test("20 steps of AdamW give PEFT's losses and rows; the adapter says the same elsewhere", async () => {
       const { tt } = await json("peft.json");
       const { plan, loss: losses, lr: rates, abs_error_after_step } = tt.train_adamw;
       const [expected, cases] = [await read(folder, "tt.safetensors"), await casesOf()];
       const { token_indices, target_modules } = tt;
       const onWarning = ({ message }: { message: string }) => expect.fail(message);
-      const peft = getPeftModel(await load(), new TrainableTokensConfig({ token_indices, target_modules }), {
-        onWarning,
-      });
+      const config = new TrainableTokensConfig({ token_indices, target_modules });
+      const peft = getPeftModel(await load(), config, { onWarning });
       const [delta] = tokenParameters(peft);
       const optimizer = new AdamW([delta!], plan);
       const row = [...expected.keys()].find((key) => key.startsWith("train_adamw/step1/"))!.split("/")[2]!;
@@ -68,6 +68,21 @@ export function goldenSuite(models: string, names: readonly string[], open: () =
         if (!rows) continue;
         const atol = 20 * abs_error_after_step[String(step + 1)] + 2e-5;
         expect(excess(await delta!.data(), rows, atol), `rows after ${step + 1}`).toBe(0);
+      }
+      const files = new Map<string, Uint8Array>();
+      await peft.savePretrained(files);
+      const trained = await delta!.data();
+      const said = await peft.forward(cases["no_mask"]!).logits.data();
+      for (const other of ["cpu", "wasm"] as const) {
+        setDefaultBackend(await openBackend(other));
+        try {
+          const loaded = await PeftModel.fromPretrained(await load(), files, { isTrainable: true });
+          expect(await tokenParameters(loaded)[0]!.data(), other).toEqual(trained);
+          const { logits } = loaded.forward(cases["no_mask"]!);
+          expect(excess(said, await logits.data(), 1e-4, 1e-5), other).toBe(0);
+        } finally {
+          setDefaultBackend(backend);
+        }
       }
     });
   });
