@@ -38,6 +38,18 @@ describe("--backend", () => {
     expect(defaultBackend().name).toBe("wasm");
   });
 
+  test("names the flag that takes a GPU in software, and takes it", async (context) => {
+    const argv = [...generate, ...flags({ json: true, backend: "gpu:webgpu" })];
+    const refused = await neolog(argv);
+    context.skip(refused.code === 0, "the GPU is real");
+    context.skip(!refused.stderr.includes("computes in software"), "no driver for Vulkan was found");
+    expect(refused.stderr).toMatch(/computes in software; pass --allow-software to take it anyway/);
+    const { code, stdout } = await neolog([...argv, "--allow-software"]);
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ backend: { name: "gpu", mode: "webgpu", software: true } });
+    expect(JSON.parse(stdout).ids).toEqual((await run({ backend: "reference" })).ids);
+  });
+
   test.each(["wasm", "cpu", "reference", "gpu:webasm"])(
     "%s writes the same text, and the result names it",
     async (backend) => {

@@ -4,9 +4,14 @@ import { count } from "./text.ts";
 /** Open for as long as the process lives: V8 heeds the flags that wasm asks for only before it compiles anything. */
 const opened = new Map<string, Backend>();
 
+export interface BackendFlags {
+  readonly backend?: string | undefined;
+  readonly allowSoftware?: boolean | undefined;
+}
+
 /** Computes on the named backend, else on the fastest that runs here. Throws BackendError for one that does not. */
-export async function chooseBackend(name: string | undefined): Promise<void> {
-  setDefaultBackend(name === undefined ? await fastest() : await openNamed(name));
+export async function chooseBackend({ backend, allowSoftware }: BackendFlags = {}): Promise<void> {
+  setDefaultBackend(backend === undefined ? await fastest() : await openNamed(backend, allowSoftware));
 }
 
 async function fastest(): Promise<Backend> {
@@ -19,16 +24,18 @@ async function fastest(): Promise<Backend> {
 }
 
 /** `gpu:webgpu` is one mode of the GPU backend. Throws BackendError where it does not run. */
-export async function openNamed(name: string): Promise<Backend> {
-  const backend = opened.get(name) ?? (await (isGpu(name) ? openGpu(name) : openBackend(name, { v8Flags: true })));
-  opened.set(name, backend);
+export async function openNamed(name: string, allowSoftware = false): Promise<Backend> {
+  const key = isGpu(name) ? `${name} ${allowSoftware}` : name;
+  const backend =
+    opened.get(key) ?? (await (isGpu(name) ? openGpu(name, allowSoftware) : openBackend(name, { v8Flags: true })));
+  opened.set(key, backend);
   return backend;
 }
 
 const isGpu = (name: string): boolean => name === "gpu" || name.startsWith("gpu:");
 
 /** `gpu`, or `gpu:webasm` for one mode of it. Its package is loaded when it is asked for; the command runs without. */
-async function openGpu(name: string): Promise<Backend> {
+async function openGpu(name: string, allowSoftware: boolean): Promise<Backend> {
   try {
     await import("@neolog/gpu");
   } catch (error) {
@@ -36,7 +43,20 @@ async function openGpu(name: string): Promise<Backend> {
     throw new BackendError("--backend gpu: the package @neolog/gpu must be here, found none; npm install @neolog/gpu");
   }
   const [, mode] = name.split(":");
-  return openBackend("gpu", mode === undefined ? {} : { mode });
+  try {
+    return await openBackend("gpu", { allowSoftware, ...(mode === undefined ? {} : { mode }) });
+  } catch (error) {
+    throw error instanceof BackendError ? inFlags(error) : error;
+  }
+}
+
+/** The same error, its way out a flag. */
+function inFlags(error: BackendError): BackendError {
+  const { refused } = error as { refused?: Readonly<Record<string, string>> };
+  const said = (text: string): string => text.replaceAll("pass allowSoftware: true", "pass --allow-software");
+  if (!refused) return error;
+  const reasons = Object.entries(refused).map(([mode, reason]) => [mode, said(reason)] as const);
+  return Object.assign(new BackendError(said(error.message)), { refused: Object.fromEntries(reasons) });
 }
 
 /** What the results of a command say of the backend that they come from. */

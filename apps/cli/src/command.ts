@@ -31,6 +31,10 @@ export const BACKEND = [
   "--backend <name>",
   "wasm, cpu, gpu (needs @neolog/gpu), or reference (slow, float64); by default wasm where it runs, else cpu",
 ] as const;
+export const ALLOW_SOFTWARE = [
+  "--allow-software",
+  "take a GPU that computes in software too, for tests; it is slower than wasm",
+] as const;
 
 const number =
   (what: string, holds: (value: number) => boolean) =>

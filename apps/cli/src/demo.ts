@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { backendInfo, chooseBackend } from "./backend.ts";
 import { countEqual, logitsOf } from "./bitEqual.ts";
-import { BACKEND, command } from "./command.ts";
+import { ALLOW_SOFTWARE, BACKEND, command } from "./command.ts";
 import { checkLifecycle } from "./demoLifecycle.ts";
 import {
   showAnswers,
@@ -40,10 +40,11 @@ export const demoCommand = (io: Io) =>
   ])
     .option("--out <dir>", "folder for adapter and merged model (./neolog-demo, else one under the temporary folder)")
     .option(...BACKEND)
+    .option(...ALLOW_SOFTWARE)
     .action(async (flags) => {
       const out = flags.out ?? (await defaultOut());
       await checkTarget(out);
-      await chooseBackend(flags.backend);
+      await chooseBackend(flags);
       await demo(new Output(io, flags), out);
     });
 

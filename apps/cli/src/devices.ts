@@ -1,6 +1,6 @@
 import { BackendError, defaultBackend } from "@neolog/tensor";
 import { chooseBackend, openNamed } from "./backend.ts";
-import { command } from "./command.ts";
+import { ALLOW_SOFTWARE, command } from "./command.ts";
 import type { Io } from "./io.ts";
 import { Output } from "./output.ts";
 import { columns } from "./text.ts";
@@ -25,21 +25,24 @@ export interface Device {
 export const devicesCommand = (io: Io) =>
   command("devices", "Show what can compute here, what a command would choose, and why.", [
     "devices",
+    "devices --allow-software",
     "devices --json",
-  ]).action(async (flags) => {
-    const output = new Output(io, flags);
-    await chooseBackend(undefined);
-    const chosen = defaultBackend().name;
-    const devices: Device[] = [];
-    for (const name of NAMES) devices.push(await deviceOf(name, name === chosen));
-    const because = whyChosen(chosen, devices);
-    const rows = devices.map(({ name, runs, what }) => [name === chosen ? "→" : "", name, runs ? "runs" : "–", what]);
-    output.result({ devices, chosen, because }, ...columns(rows), "", because);
-  });
+  ])
+    .option(...ALLOW_SOFTWARE)
+    .action(async (flags) => {
+      const output = new Output(io, flags);
+      await chooseBackend();
+      const chosen = defaultBackend().name;
+      const devices: Device[] = [];
+      for (const name of NAMES) devices.push(await deviceOf(name, name === chosen, flags.allowSoftware));
+      const because = whyChosen(chosen, devices);
+      const rows = devices.map(({ name, runs, what }) => [name === chosen ? "→" : "", name, runs ? "runs" : "–", what]);
+      output.result({ devices, chosen, because }, ...columns(rows), "", because);
+    });
 
-async function deviceOf(name: string, chosen: boolean): Promise<Device> {
+async function deviceOf(name: string, chosen: boolean, allowSoftware?: boolean): Promise<Device> {
   try {
-    const { info } = await openNamed(name);
+    const { info } = await openNamed(name, allowSoftware);
     return { name, runs: true, chosen, what: described(name, info), info };
   } catch (error) {
     if (!(error instanceof BackendError)) throw error;

@@ -2,7 +2,17 @@ import type { HostMatrix, SequenceDataset } from "@neolog/models";
 import { Scope, untracked } from "@neolog/tensor";
 import { backendInfo } from "./backend.ts";
 import { batchesOf } from "./batches.ts";
-import { ADAPTER, BACKEND, DATA, MODEL, NO_CACHE, REVISION, command, positiveInteger } from "./command.ts";
+import {
+  ADAPTER,
+  ALLOW_SOFTWARE,
+  BACKEND,
+  DATA,
+  MODEL,
+  NO_CACHE,
+  REVISION,
+  command,
+  positiveInteger,
+} from "./command.ts";
 import { encodedExamples } from "./encoded.ts";
 import { IGNORED, type ModelKind, kindOf } from "./example.ts";
 import { type Io, breathe } from "./io.ts";
@@ -24,6 +34,7 @@ export const evalCommand = (io: Io) =>
     .option("--max-length <n>", "tokens per row at most; longer rows are cut", positiveInteger)
     .option(...NO_CACHE)
     .option(...BACKEND)
+    .option(...ALLOW_SOFTWARE)
     .action(async (flags) => {
       const output = new Output(io, flags);
       const { model, base, tokenizer } = await loadModel(flags, output);

@@ -1,7 +1,7 @@
 import { type StoredTensor, fromTensor, writeSafetensors } from "@neolog/checkpoint";
 import { Scope, untracked } from "@neolog/tensor";
 import { backendInfo } from "./backend.ts";
-import { ADAPTER, BACKEND, MODEL, REVISION, command } from "./command.ts";
+import { ADAPTER, ALLOW_SOFTWARE, BACKEND, MODEL, REVISION, command } from "./command.ts";
 import { kindOf } from "./example.ts";
 import { checkBatches, readInputs } from "./inputs.ts";
 import { type Io, breathe } from "./io.ts";
@@ -28,6 +28,7 @@ export const forwardCommand = (io: Io) =>
       "receives logits [B, T, V] and, with labels, loss []; of several batches: <name>/logits",
     )
     .option(...BACKEND)
+    .option(...ALLOW_SOFTWARE)
     .addHelpText("after", '  with inputs.json holding {"input_ids": [[1, 2, 3]], "labels": [[1, 2, 3]]}')
     .action(async (flags) => {
       const output = new Output(io, flags);

@@ -2,6 +2,7 @@ import { type GenerateOptions, generateStream } from "@neolog/models";
 import { backendInfo } from "./backend.ts";
 import {
   ADAPTER,
+  ALLOW_SOFTWARE,
   BACKEND,
   MODEL,
   REVISION,
@@ -45,6 +46,7 @@ export const generateCommand = (io: Io) =>
     .option("--repetition-penalty <x>", "above 1: make tokens that occurred less likely", positive)
     .option("--no-repeat-ngram-size <n>", "let no run of n tokens occur twice", nonNegativeInteger, 0)
     .option(...BACKEND)
+    .option(...ALLOW_SOFTWARE)
     .action(async (flags) => {
       const output = new Output(io, flags);
       const draw = drawOf(flags);

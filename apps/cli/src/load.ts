@@ -10,16 +10,15 @@ import {
 } from "@neolog/models";
 import { ConfigError, PeftModel, TargetError } from "@neolog/peft-tokens";
 import type { Tensor } from "@neolog/tensor";
-import { chooseBackend } from "./backend.ts";
+import { type BackendFlags, chooseBackend } from "./backend.ts";
 import { CliError } from "./errors.ts";
 import { modelFolder } from "./hub.ts";
 import { breathe } from "./io.ts";
 import type { Output } from "./output.ts";
 
-export interface ModelFlags {
+export interface ModelFlags extends BackendFlags {
   readonly model: string;
   readonly adapter?: string | undefined;
-  readonly backend?: string | undefined;
   readonly revision?: string | undefined;
 }
 
@@ -35,7 +34,7 @@ export interface Loaded {
 
 /** Loads the base, then the adapter on it; a table with fewer rows than the adapter's tokenizer has tokens grows first. */
 export async function loadModel(flags: ModelFlags, output: Output): Promise<Loaded> {
-  await chooseBackend(flags.backend);
+  await chooseBackend(flags);
   if (flags.adapter !== undefined) await openFolder(flags.adapter);
   const folder = await modelFolder(flags.model, output, flags.revision);
   const base = await loadBase(folder, output);

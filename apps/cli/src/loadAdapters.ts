@@ -1,13 +1,13 @@
 import type { LanguageModel, Tokenizer } from "@neolog/models";
 import { ConfigError, PeftModel, TargetError, tokensOf } from "@neolog/peft-tokens";
 import { basename, resolve } from "node:path";
-import { chooseBackend } from "./backend.ts";
+import { type BackendFlags, chooseBackend } from "./backend.ts";
 import { CliError } from "./errors.ts";
 import { modelFolder } from "./hub.ts";
 import { loadBase, tokenizerOf } from "./load.ts";
 import type { Output } from "./output.ts";
 
-export interface AdaptersFlags {
+export interface AdaptersFlags extends BackendFlags {
   readonly model: string;
   readonly adapter: readonly string[];
   readonly revision?: string | undefined;
@@ -23,7 +23,7 @@ export interface LoadedAdapters {
 
 /** Loads a base and several adapters on it; a table with fewer rows than their tokenizers have tokens grows first. */
 export async function loadAdapters(flags: AdaptersFlags, output: Output): Promise<LoadedAdapters> {
-  await chooseBackend(undefined);
+  await chooseBackend(flags);
   const names = namesOf(flags.adapter);
   const tokenizers = await Promise.all(flags.adapter.map(tokenizerOf));
   const folder = await modelFolder(flags.model, output, flags.revision);

@@ -49,6 +49,14 @@ async function logits(options: Parameters<typeof flags>[0]): Promise<Buffer> {
 }
 
 describe("neolog merge", () => {
+  test.each(["cpu", "gpu:webasm"])("writes the same bytes on %s", async (backend) => {
+    const { model, adapter } = await adapted(true);
+    const [out, same] = [at(`merged-${backend.replace(":", "-")}`), at("merged-by-default")];
+    for (const options of [{ out, backend }, { out: same }])
+      expect((await merge({ model, adapter, ...options })).code).toBe(0);
+    expect(await contentsOf(out)).toEqual(await contentsOf(same));
+  });
+
   test.each([true, false])("writes a plain model with equal logits, tied %j", async (tied) => {
     const { model, adapter } = await adapted(tied);
     const out = at(`merged-${tied}`);

@@ -1,6 +1,6 @@
 import { tokensOf } from "@neolog/peft-tokens";
 import { readdir } from "node:fs/promises";
-import { ADAPTERS, MODEL, REVISION, command } from "./command.ts";
+import { ADAPTERS, ALLOW_SOFTWARE, BACKEND, MODEL, REVISION, command } from "./command.ts";
 import type { Io } from "./io.ts";
 import { loadAdapters } from "./loadAdapters.ts";
 import { Output } from "./output.ts";
@@ -20,6 +20,8 @@ export const mergeCommand = (io: Io) =>
     .requiredOption("--out <dir>", "folder for the merged model and its tokenizer")
     .option("--safe-merge", "refuse rows that hold NaN or infinity")
     .option("--untie", "give the head its own table where an adapter changes one side of a tie only")
+    .option(...BACKEND)
+    .option(...ALLOW_SOFTWARE)
     .action(async (flags) => {
       const output = new Output(io, flags);
       await checkTarget(flags.out, flags.model, ...flags.adapter);

@@ -7,6 +7,7 @@ import { backendInfo, backendLine, chooseBackend } from "./backend.ts";
 import { BATCHINGS } from "./batches.ts";
 import { lossCurve } from "./chart.ts";
 import {
+  ALLOW_SOFTWARE,
   BACKEND,
   DATA,
   MODEL,
@@ -130,7 +131,8 @@ const trainOptions = () =>
     .option("--no-reuse", "compute again, in every step, what the trained rows cannot change")
     .option("--reuse-bytes <n>", "bytes that may hold what they cannot change (1 GiB)", nonNegativeInteger)
     .option(...NO_CACHE)
-    .option(...BACKEND);
+    .option(...BACKEND)
+    .option(...ALLOW_SOFTWARE);
 
 export type TrainFlags = ReturnType<ReturnType<typeof trainOptions>["opts"]>;
 
@@ -143,7 +145,7 @@ export const trainCommand = (io: Io) =>
       throw new UsageError("train: --tokens or --token-indices must say which rows train, got neither");
     await checkTarget(flags.out, flags.model);
     const saved = flags.resume === undefined ? null : await readRunState(flags.resume);
-    await chooseBackend(flags.backend);
+    await chooseBackend(flags);
 
     const folder = await modelFolder(flags.model, output, flags.revision);
     const base = await loadBase(folder, output);

@@ -61,7 +61,7 @@ export const trimCommand = (io: Io) =>
     });
 
 async function loadPlain(flags: { readonly model: string; readonly revision?: string | undefined }, output: Output) {
-  await chooseBackend(undefined);
+  await chooseBackend();
   const folder = await modelFolder(flags.model, output, flags.revision);
   return { base: await loadBase(folder, output), peft: null, names: [], tokenizer: await tokenizerOf(folder) };
 }
