@@ -49,7 +49,11 @@ export function gradcheck(
 const weights = (y: Tensor): Tensor => randn(y.shape, 1, y.dtype, y.backend);
 
 /** The gradient of a random projection of f's output at each input, zeros where none arrives. */
-export function gradientsOf(f: (...inputs: Tensor[]) => Tensor, inputs: readonly Tensor[]): Float64Array[] {
+export const gradientsOf = (f: (...inputs: Tensor[]) => Tensor, inputs: readonly Tensor[]): Float64Array[] =>
+  gradientTensors(f, inputs).map((g, k) => Float64Array.from(g?.dataSync() ?? new Float64Array(inputs[k]!.size)));
+
+/** The same where the backend holds them; null where none arrives. */
+export function gradientTensors(f: (...inputs: Tensor[]) => Tensor, inputs: readonly Tensor[]): (Tensor | null)[] {
   const leaves = inputs.map((x) => {
     const leaf = detach(x);
     leaf.requiresGrad = true;
@@ -57,7 +61,7 @@ export function gradientsOf(f: (...inputs: Tensor[]) => Tensor, inputs: readonly
   });
   const y = f(...leaves);
   backward(y, weights(y));
-  return leaves.map((leaf) => Float64Array.from(leaf.grad?.dataSync() ?? new Float64Array(leaf.size)));
+  return leaves.map((leaf) => leaf.grad);
 }
 
 /** Σ weights·f at other values of the inputs. */
