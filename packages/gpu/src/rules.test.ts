@@ -12,6 +12,7 @@ import {
   ones,
   rand,
   reshape,
+  rope,
   scatterRows,
   slice,
   sum,
@@ -61,6 +62,8 @@ async function everyKernel(backend: Backend, n: number): Promise<void> {
   for (const reduce of [sum, max]) reduce(x, 1);
   argmax(x, 1);
   matmul(x, turned);
+  const [cos, sin] = [rand([n + 1, 1], 1, "float32", backend), rand([n + 1, 1], 2, "float32", backend)];
+  for (const interleaved of [true, false]) rope(slice(x, 2, 0, 2), cos, sin, interleaved);
   const rows = reshape(x, [n * (n + 1), 3]);
   const ids = Int32Array.from({ length: n * (n + 1) }, (_, i) => i % n);
   takeRows(rows, ids);

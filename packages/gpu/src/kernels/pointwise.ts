@@ -100,10 +100,15 @@ function texelCoordinate(axis: number, rank: number): string {
   return axis === 0 ? `(${row})` : `(${row} % user_size${axis})`;
 }
 
-/** The index along an axis of the element `this.thread.x` of a row-major result. */
-export function coordinate(axis: number, rank: number, size = (i: number): string => `size${i}`): string {
+/** The index along an axis of element `at` of a row-major array. */
+export function coordinate(
+  axis: number,
+  rank: number,
+  size = (i: number): string => `size${i}`,
+  at = "this.thread.x",
+): string {
   const inner = Array.from({ length: rank - 1 - axis }, (_, i) => size(axis + 1 + i)).join(" * ");
-  const row = inner ? `idiv(this.thread.x, ${inner})` : "this.thread.x";
+  const row = inner ? `idiv(${at}, ${inner})` : at;
   return axis === 0 ? row : `imod(${row}, ${size(axis)})`;
 }
 
