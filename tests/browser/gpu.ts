@@ -45,8 +45,8 @@ describe.runIf(CHROMIUM !== undefined)("the conformance suite on the GPU backend
       if ("error" in report) throw new Error(report.error);
       expect(report.failed).toEqual([]);
       expect(report.info).toMatchObject({ mode, software: true });
-      if (only === undefined) expect(report.passed).toBeGreaterThan(180);
-      console.log(`${mode}: ${report.passed} passed, ${report.skipped} skipped`, report.info);
+      if (only === undefined) expect(report.passed).toBeGreaterThan(240);
+      console.log(`${mode}: ${report.passed} passed, ${report.skipped} skipped`, report.info, "held", report.held);
     },
     3_600_000,
   );

@@ -1,11 +1,12 @@
 import { type GpuBackend, type GpuOptions, openGpu } from "@neolog/gpu";
 import { conformance } from "@neolog/tensor/testing";
+import { singleGradients } from "../../packages/autograd/src/testing/singleGradients.ts";
 import { toleranceOf } from "./gpuTolerances.ts";
 import { goldenSuite } from "../goldenSuite.ts";
 import { packedMatmulSuite } from "./packedMatmul.ts";
 import { rulesSuite } from "./rulesSuite.ts";
 import { type Results, runSuites } from "./runner.ts";
-import { steadySuite } from "./steadySuite.ts";
+import { type Held, steadySuite } from "./steadySuite.ts";
 
 export interface GpuRequest extends Pick<GpuOptions, "mode"> {
   /** A regular expression that names tests; all by default. */
@@ -16,7 +17,7 @@ export interface GpuRequest extends Pick<GpuOptions, "mode"> {
   readonly steps: number;
 }
 export type GpuReport =
-  | (Results & { readonly info: Readonly<Record<string, unknown>> | null })
+  | (Results & { readonly info: Readonly<Record<string, unknown>> | null; readonly held: readonly Held[] })
   | { readonly error: string };
 
 /** Runs the conformance suite in one mode of the GPU backend, on a software adapter if there is no other. */
@@ -27,6 +28,7 @@ async function report({ mode, only, models, steps }: GpuRequest): Promise<GpuRep
     ({ info } = backend);
     return backend;
   };
+  const held: Held[] = [];
   let opened: Promise<GpuBackend> | null = null;
   const shared = (): Promise<GpuBackend> => (opened ??= open()); // a page has at most 16 contexts of WebGL
   const url = new URL("/models", location.href).href;
@@ -34,10 +36,11 @@ async function report({ mode, only, models, steps }: GpuRequest): Promise<GpuRep
     conformance("gpu", open, { tolerances: toleranceOf(mode), setting: mode ?? "" });
     packedMatmulSuite(shared);
     rulesSuite(shared);
+    singleGradients(shared, { numRuns: 5 });
     goldenSuite(url, models, shared);
-    steadySuite(`${url}/gpt2/base`, steps, open);
+    steadySuite(`${url}/gpt2/base`, steps, open, (at) => held.push(at));
   };
-  return { ...(await runSuites(suites, only === undefined ? undefined : new RegExp(only))), info };
+  return { ...(await runSuites(suites, only === undefined ? undefined : new RegExp(only))), info, held };
 }
 
 globalThis.addEventListener("message", ({ data }: MessageEvent<GpuRequest>) => {

@@ -8,9 +8,24 @@ import { describe, expect, test } from "vitest";
 const IDS = Array.from({ length: 16 }, (_, i) => (7 * i + 3) % 40);
 /** Steps after which everything that is kept has been made. */
 const WARM = 5;
+/** Steps after which what is held is looked at, beside the last. */
+const LOOKS = [100, 1000];
+
+/** What a run held after a step: buffers, their bytes, and bytes on the device with those that wait for reuse. */
+export interface Held {
+  readonly step: number;
+  readonly live: number;
+  readonly bytes: number;
+  readonly device: number;
+}
 
 /** A training run on a recorded model: what it holds must not grow, and a device that is lost must be told of. */
-export function steadySuite(model: string, steps: number, open: () => Promise<GpuBackend>): void {
+export function steadySuite(
+  model: string,
+  steps: number,
+  open: () => Promise<GpuBackend>,
+  tell: (held: Held) => void,
+): void {
   const prepare = async () => {
     const backend = await open();
     setDefaultBackend(backend);
@@ -31,12 +46,16 @@ export function steadySuite(model: string, steps: number, open: () => Promise<Gp
   describe("a training run", () => {
     test(`holds after ${steps} steps what it held after ${WARM}`, { timeout: 3_600_000 }, async () => {
       const { backend, step } = await prepare();
-      const held = () => ({ live: backend.live, bytes: backend.bytes.live, device: backend.deviceBytes.total });
-      const losses = [];
-      for (let i = 0; i < WARM; i++) losses.push(await step());
-      const before = held();
-      for (let i = WARM; i < steps; i++) losses.push(await step());
-      expect(held()).toEqual(before);
+      const losses: number[] = [];
+      const run = async (until: number) => {
+        while (losses.length < until) losses.push(await step());
+        const held = { live: backend.live, bytes: backend.bytes.live, device: backend.deviceBytes.total };
+        tell({ step: until, ...held });
+        return held;
+      };
+      const before = await run(WARM);
+      for (const until of [...LOOKS.filter((look) => look < steps), steps])
+        expect(await run(until), `after ${until}`).toEqual(before);
       expect(losses.at(-1)).toBeLessThan(losses[0]!);
     });
 
