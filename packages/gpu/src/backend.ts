@@ -17,6 +17,7 @@ import type { Executor } from "./kernel.ts";
 import { matmul } from "./kernels/matmul.ts";
 import { pointwise } from "./kernels/pointwise.ts";
 import { reduce } from "./kernels/reduce.ts";
+import { rope } from "./kernels/rope.ts";
 import { addRows, takeRows } from "./kernels/rows.ts";
 import { fusedRows } from "./webgl2/rows.ts";
 import { tunedFused } from "./wgsl/fused.ts";
@@ -62,7 +63,12 @@ export class GpuBackend implements Backend {
     this.#executor = executor;
     const tunes = tuned && hasTuned(executor) ? executor : null;
     this.#tuned = tunes;
-    this.fused = tunes ? tunedFused(inOnePiece(tunes)) : tuned && executor.mode === "webgl2" ? fusedRows(executor) : {};
+    this.fused = {
+      rope: (out, inputs, attrs) => {
+        if (this.#isWritten(out)) rope(executor, out, inputs, attrs);
+      },
+      ...(tunes ? tunedFused(inOnePiece(tunes)) : tuned && executor.mode === "webgl2" ? fusedRows(executor) : {}),
+    };
     this.info = { name: "gpu", mode: executor.mode, ...executor.info };
   }
 
@@ -108,6 +114,14 @@ export class GpuBackend implements Backend {
   }
   read(buffer: Buffer, at: number, length: number): Promise<TypedArray> {
     return this.#executor.read(buffer, at, length);
+  }
+
+  fuses(arrays: readonly Buffer[]): boolean {
+    return arrays.every(({ dtype, length }) => this.#executor.isWhole?.(dtype, length) ?? true);
+  }
+  /** Of int32 alone: the others are large, and computed. */
+  hostCopy(buffer: Buffer, at: number, length: number): TypedArray | null {
+    return this.#known.get(buffer)?.slice(at, at + length) ?? null;
   }
 
   pointwise(expression: string, out: View, inputs: readonly (View | number)[]): void {

@@ -40,6 +40,8 @@ export interface Backend {
   read(buffer: Buffer, at: number, length: number): Promise<TypedArray>;
   /** The same at once; absent where a device cannot. */
   readSync?(buffer: Buffer, at: number, length: number): TypedArray;
+  /** What the host wrote, where the backend has kept it and no kernel has changed it; null else. For devices without `readSync`. */
+  hostCopy?(buffer: Buffer, at: number, length: number): TypedArray | null;
   free(buffer: Buffer): void;
   /** The memory of a buffer where the host can reach it: files are read straight into it. Absent where a device cannot. */
   hostBytes?(buffer: Buffer): Uint8Array;
@@ -66,4 +68,6 @@ export interface Backend {
   readonly fused?: {
     readonly [N in FusedName | GradientName]?: (out: View, inputs: readonly View[], attrs: OpAttrs[N]) => void;
   };
+  /** False where the kernels of `fused` cannot take such arrays, inputs and result: composites then run. Absent where they take all. */
+  fuses?(arrays: readonly Buffer[]): boolean;
 }

@@ -154,7 +154,7 @@ export function fused<N extends FusedName>(
   composite: () => Tensor,
   asIs?: (input: number) => boolean,
 ): Tensor {
-  const kernel = commonBackend(op, inputs).fused?.[op];
+  const kernel = kernelFor(op, inputs, shape);
   if (!kernel) return composite();
   const dtype = resultDType(inputs.map((x) => x.dtype));
   return execute(op, inputs, attrs, { shape, dtype }, (_, out) => {
@@ -174,11 +174,19 @@ export function fusedGradient<N extends GradientName>(
   composite: () => Tensor,
 ): Tensor {
   if (records(inputs)) throw new DerivativeError(op);
-  const kernel = commonBackend(op, inputs).fused?.[op];
+  const kernel = kernelFor(op, inputs, shape);
   if (!kernel) return composite();
   const dtype = resultDType(inputs.map((x) => x.dtype));
   const run = (_: Backend, out: View): void => withContiguous(op, inputs, (views) => kernel(out, views, attrs));
   return computed(op, inputs, { shape, dtype }, run, null);
+}
+
+function kernelFor<N extends FusedName | GradientName>(op: N, inputs: readonly Tensor[], shape: Shape) {
+  const backend = commonBackend(op, inputs);
+  const kernel = backend.fused?.[op];
+  if (!kernel || !backend.fuses) return kernel;
+  const out = { dtype: resultDType(inputs.map((x) => x.dtype)), length: sizeOf(shape) };
+  return backend.fuses([...inputs.map((x) => x.view(op).buffer), out]) ? kernel : undefined;
 }
 
 /**

@@ -104,10 +104,11 @@ export class Tensor {
   /** The same at once. Throws BackendError where the backend cannot read synchronously. */
   dataSync(): TypedArray {
     const { buffer } = this.view("dataSync");
-    if (!this.backend.readSync)
-      throw new BackendError(`${this.backend.name} cannot read synchronously; use await t.data()`);
+    const { backend } = this;
     const [start, length] = this.#span();
-    return this.#gather(this.backend.readSync(buffer, start, length), start);
+    const data = backend.readSync?.(buffer, start, length) ?? backend.hostCopy?.(buffer, start, length);
+    if (!data) throw new BackendError(`${backend.name} cannot read synchronously; use await t.data()`);
+    return this.#gather(data, start);
   }
   /** The value of a tensor of one element. */
   async item(): Promise<number> {

@@ -73,6 +73,16 @@ describe.skipIf(why)(`webgpu${why ? `: ${why}` : ""}`, () => {
     expect(await x.data()).toEqual(Float32Array.of(9, 9, 9, 9));
   });
 
+  test("whole numbers that the host wrote are read at once, those that a kernel changed are not", async () => {
+    using _scope = new Scope();
+    const gpu = await open();
+    const ids = tensor([7, 8, 9, 10], [2, 2], "int32", gpu);
+    expect(slice(ids, 0, 1, 2).dataSync()).toEqual(Int32Array.of(9, 10));
+    gpu.fill(ids.view("test"), 3);
+    expect(() => ids.dataSync()).toThrow("gpu cannot read synchronously; use await t.data()");
+    expect(await ids.data()).toEqual(new Int32Array(4).fill(3));
+  });
+
   test("a freed buffer's memory serves the next op before the first is submitted", async () => {
     const gpu = await open();
     const x = tensor([1, 2], [2], "float32", gpu);

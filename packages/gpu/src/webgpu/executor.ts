@@ -93,6 +93,9 @@ export class WebGpuExecutor implements Executor {
     return length * BYTES_PER_ELEMENT[dtype];
   }
 
+  isWhole(dtype: DType, length: number): boolean {
+    return length <= this.#partOf(dtype);
+  }
   allocate(dtype: DType, length: number): DeviceBuffer {
     this.#check();
     const slabs: Slab[] = [];
