@@ -2,6 +2,8 @@ import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
 
 const HEIGHT = 220;
+/** How far apart steps may be named. */
+const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5];
 
 interface Props {
   readonly losses: readonly number[];
@@ -66,7 +68,7 @@ function options(place: HTMLElement, total: number): uPlot.Options {
       y: { range: (_, __, max) => [0, max > 0 ? max * 1.08 : 1] },
     },
     axes: [
-      { ...axis, grid: { show: false } },
+      { ...axis, grid: { show: false }, size: 30, incrs: WHOLE },
       { ...axis, size: 40 },
     ],
     series: [{}, { stroke: () => colour("--accent"), width: 2, points: { show: false } }],
