@@ -159,8 +159,8 @@ const LINEAR_CROSS_ENTROPY: CaseMaker = fc
         inputs: columns.length > 0 ? [hidden, weight, rows] : [hidden, weight],
         f: (x, w, r) => {
           const override = r ? { rows: r, columns: Int32Array.from(columns) } : null;
-          const ids = intTensor([V - 1, ...targets], [N], x!.backend);
-          return linearCrossEntropy(x!, w!, ids, { softcap, override, reduction });
+          const ids = intTensor([V - 1, ...targets], [N], x.backend);
+          return linearCrossEntropy(x, w, ids, { softcap, override, reduction });
         },
       })),
   );
@@ -259,11 +259,11 @@ export const CASES: { readonly [N in OpName]: CaseMaker } = {
     .map((inputs) => ({ inputs, f: (...parts) => cat(parts, 1) })),
   softmax: one((x) => softmax(x), smooth, 1),
   logSoftmax: one((x) => logSoftmax(x), smooth, 1),
-  layerNorm: rows(2, (x, weight, bias) => layerNorm(x, weight!, bias!, 0.1)),
-  rmsNorm: rows(1, (x, weight) => rmsNorm(x, weight!, 0.1)),
+  layerNorm: rows(2, (x, weight, bias) => layerNorm(x, weight, bias, 0.1)),
+  rmsNorm: rows(1, (x, weight) => rmsNorm(x, weight, 0.1)),
   rope: ROPE,
   attention: ATTENTION,
   crossEntropy: CROSS_ENTROPY,
   linearCrossEntropy: LINEAR_CROSS_ENTROPY,
-  checkpoint: broadcasting((x, y) => checkpoint((a, b) => mul(sigmoid(a!), mul(a!, b!)), x, y), smooth, smooth),
+  checkpoint: broadcasting((x, y) => checkpoint((a, b) => mul(sigmoid(a), mul(a, b)), x, y), smooth, smooth),
 };
