@@ -16,7 +16,7 @@ export const columnsOf = ({ vectors }: Tile): number => 4 * vectors;
 /**
  * (steps, A, B, C, cStep, accumulate): C[i, j] = Σ_p A[p, i]·B[p, j] for one tile, a phase of p after the other, in each ascending;
  * added to what C holds when `accumulate` is not 0. A is packed as [PHASES][steps][tile.rows], B as [PHASES][steps][tile columns];
- * C has rows `cStep` bytes apart. Only the first `rows` rows are computed. One call for all phases: a call each costs 4 % more.
+ * C has rows `cStep` bytes apart. Only the first `rows` rows are computed. One call for all phases: a call each costs 2%.
  *
  * Each step of k but the last of an unrolled pass ends in a branch out of the loop: without it TurboFan (V8 up to 12) moves the loads
  * of all steps to the front of the pass and runs out of registers (27 GFLOP/s where 55 are reached). Stores of a row are adjacent, so
