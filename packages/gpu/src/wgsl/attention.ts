@@ -1,5 +1,6 @@
 import { type FloatDType, fours, scalars } from "./elements.ts";
-import type { TunedKernel } from "./tunedKernel.ts";
+import type { KernelStyle, TunedKernel } from "./tunedKernel.ts";
+import { LARGEST_AXIS } from "./walk.ts";
 
 /**
  * What one pass computes: attention itself; the statistics of each query that its gradients need (largest score, 1 / Σ exp, Σ p·gp, and
@@ -23,10 +24,8 @@ const TILE = 32;
 const LANES = 64;
 /** Elements of a head that lie in workgroup memory at a time. */
 const INNER = 16;
-/** Workgroups along one axis. */
-const LARGEST_AXIS = 65_535;
 
-export const INTEGERS = [
+const INTEGERS = [
   "H",
   "G",
   "K",
@@ -66,22 +65,12 @@ export const ARRAYS = {
  * Dao et al. 2022, https://arxiv.org/abs/2205.14135
  */
 export function attention(variant: AttentionVariant): TunedKernel {
-  const { role, dtypes, fours: wide, runs } = variant;
-  const { rows, arrays, z } = ROLES[role];
-  const loads = arrays.map((name) => ({ name, ...quads(name, dtypes[name], wide) }));
-  const backward = role === "gq" || role === "gk" || role === "gv";
+  const { rows } = ROLES[variant.role];
+  const { loads, ...bindings } = bindingsOf(variant, "shared");
   return {
-    key: ["attention", role, ...arrays.map((name) => dtypes[name]), wide ? "fours" : "ones", z ? runs : 0].join(":"),
-    arrays: [
-      ...loads.map(({ name, element }) => ({ name, element })),
-      { name: "mask", element: "f32" },
-      ...(backward ? [{ name: "stats", element: "vec4<f32>" } as const] : []),
-    ],
-    result: role === "stats" ? "vec4<f32>" : "f32",
-    integers: INTEGERS,
-    floats: ["scale", "softcap"],
+    ...bindings,
     workgroup: [LANES, 1, 1],
-    declarations: [...loads.map(({ declaration }) => declaration), DECLARATIONS].join("\n"),
+    declarations: `${loads}\n${DECLARATIONS}`,
     body: bodyOf(variant),
     groups: (sizes) => {
       const { heads } = sizes as { heads: number };
@@ -91,8 +80,28 @@ export function attention(variant: AttentionVariant): TunedKernel {
   };
 }
 
+/** What a pass is called, reads and writes, however its lanes work; `loads` are the declarations of `NAME_quad` and `NAME_block`. */
+export function bindingsOf({ role, dtypes, fours: wide, runs }: AttentionVariant, style: KernelStyle) {
+  const { arrays, z } = ROLES[role];
+  const loads = arrays.map((name) => ({ name, ...quads(name, dtypes[name], wide) }));
+  const backward = role === "gq" || role === "gk" || role === "gv";
+  const dtype = arrays.map((name) => dtypes[name]);
+  return {
+    key: ["attention", style, role, ...dtype, wide ? "fours" : "ones", z ? runs : 0].join(":"),
+    arrays: [
+      ...loads.map(({ name, element }) => ({ name, element })),
+      { name: "mask", element: "f32" },
+      ...(backward ? [{ name: "stats", element: "vec4<f32>" } as const] : []),
+    ],
+    result: role === "stats" ? "vec4<f32>" : "f32",
+    integers: INTEGERS,
+    floats: ["scale", "softcap"],
+    loads: loads.map(({ declaration }) => declaration).join("\n"),
+  } as const;
+}
+
 /** `NAME_quad(start, row, column)`: four elements of a row, 0 beyond the edges. */
-export function quads(name: AttentionArray, dtype: FloatDType, wide: boolean) {
+function quads(name: AttentionArray, dtype: FloatDType, wide: boolean) {
   const { element, declaration } = (wide ? fours : scalars)(name, dtype);
   const { rows, width } = ARRAYS[name];
   const load = wide

@@ -1,4 +1,4 @@
-import { ARRAYS, type AttentionVariant, INTEGERS, MASKED, ROLES, quads } from "./attention.ts";
+import { ARRAYS, type AttentionVariant, MASKED, ROLES, bindingsOf } from "./attention.ts";
 import type { TunedKernel } from "./tunedKernel.ts";
 import { BESIDE, groupsFor } from "./walk.ts";
 
@@ -6,31 +6,15 @@ import { BESIDE, groupsFor } from "./walk.ts";
  * The passes of attention.ts without workgroup memory: a lane goes along all keys of one query (`out`, `stats`, `gq`) or all queries of
  * one key (`gk`, `gv`), skips what is forbidden, and keeps its row of the result to itself.
  */
-export function attentionAlone({ role, dtypes, fours, runs }: AttentionVariant): TunedKernel {
-  const { rows, arrays, z } = ROLES[role];
-  const loads = arrays.map((name) => ({ name, ...quads(name, dtypes[name], fours) }));
-  const backward = role === "gq" || role === "gk" || role === "gv";
+export function attentionAlone(variant: AttentionVariant): TunedKernel {
+  const { role, runs } = variant;
+  const { loads, ...bindings } = bindingsOf(variant, "alone");
   return {
-    key: [
-      "attention",
-      "alone",
-      role,
-      ...arrays.map((name) => dtypes[name]),
-      fours ? "fours" : "ones",
-      z ? runs : 0,
-    ].join(":"),
-    arrays: [
-      ...loads.map(({ name, element }) => ({ name, element })),
-      { name: "mask", element: "f32" },
-      ...(backward ? [{ name: "stats", element: "vec4<f32>" } as const] : []),
-    ],
-    result: role === "stats" ? "vec4<f32>" : "f32",
-    integers: INTEGERS,
-    floats: ["scale", "softcap"],
+    ...bindings,
     workgroup: [BESIDE, 1, 1],
-    declarations: loads.map(({ declaration }) => declaration).join("\n"),
+    declarations: loads,
     body: bodyOf(role, runs),
-    groups: (sizes) => groupsFor(Math.ceil((sizes["heads"]! * sizes[rows]!) / BESIDE)),
+    groups: (sizes) => groupsFor(Math.ceil((sizes["heads"]! * sizes[ROLES[role].rows]!) / BESIDE)),
   };
 }
 

@@ -1,6 +1,7 @@
 import { BackendError } from "@neolog/tensor";
 import type { GpuJs, WebGpuKernel } from "../facade.ts";
 import { type TunedCall, type TunedKernel, argumentTypesOf, moduleOf, signatureOf } from "./tunedKernel.ts";
+import { LARGEST_AXIS } from "./walk.ts";
 
 /** A tuned kernel on a device. */
 export interface Compiled {
@@ -8,9 +9,6 @@ export interface Compiled {
   readonly bindings: GPUBindGroupLayout;
   readonly params: WebGpuKernel["paramsLayout"];
 }
-
-/** Workgroups that a dispatch may have along an axis, on every device. */
-const LARGEST_AXIS = 65_535;
 
 /** GPUShaderStage.COMPUTE, which is no global everywhere. */
 const COMPUTE = 4;

@@ -15,7 +15,7 @@ export interface Walk {
 }
 
 /** Workgroups along one axis. */
-const LARGEST_AXIS = 65_535;
+export const LARGEST_AXIS = 65_535;
 
 /** Workgroups for so many, within what an axis may have. */
 export const groupsFor = (count: number): Groups => {
