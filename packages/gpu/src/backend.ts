@@ -20,6 +20,7 @@ import { reduce } from "./kernels/reduce.ts";
 import { rope } from "./kernels/rope.ts";
 import { addRows, takeRows } from "./kernels/rows.ts";
 import { fusedRows } from "./webgl2/rows.ts";
+import { adamwCall } from "./wgsl/adamw.ts";
 import { tunedFused } from "./wgsl/fused.ts";
 import { matmulCall } from "./wgsl/matmulCall.ts";
 import type { TunedExecutor } from "./wgsl/tunedKernel.ts";
@@ -54,6 +55,7 @@ export class GpuBackend implements Backend {
   /** int32 buffers as the host wrote them, while no kernel has written into them. */
   readonly #known = new WeakMap<Buffer, Int32Array>();
   readonly fused: NonNullable<Backend["fused"]>;
+  readonly updates: NonNullable<Backend["updates"]>;
   #live = 0;
   #bytes = 0;
   #peak = 0;
@@ -63,12 +65,14 @@ export class GpuBackend implements Backend {
     this.#executor = executor;
     const tunes = tuned && hasTuned(executor) ? executor : null;
     this.#tuned = tunes;
+    const whole = tunes && inOnePiece(tunes);
     this.fused = {
       rope: (out, inputs, attrs) => {
         if (this.#isWritten(out)) rope(executor, out, inputs, attrs);
       },
-      ...(tunes ? tunedFused(inOnePiece(tunes)) : tuned && executor.mode === "webgl2" ? fusedRows(executor) : {}),
+      ...(whole ? tunedFused(whole) : tuned && executor.mode === "webgl2" ? fusedRows(executor) : {}),
     };
+    this.updates = whole ? { adamw: (arrays, numbers) => void whole.runTuned(adamwCall(arrays, numbers)) } : {};
     this.info = { name: "gpu", mode: executor.mode, ...executor.info };
   }
 
@@ -81,6 +85,10 @@ export class GpuBackend implements Backend {
   /** Bytes on the device, those that wait for reuse included. */
   get deviceBytes(): { readonly total: number; readonly waiting: number } {
     return this.#executor.deviceBytes;
+  }
+  /** Kernels started so far; 0 in modes that do not count them. */
+  get dispatches(): number {
+    return this.#executor.dispatches ?? 0;
   }
   /** Gives the device back; every later call throws DeviceLostError. */
   destroy(): void {

@@ -73,6 +73,8 @@ export interface Executor {
   runTuned?(call: TunedCall): boolean;
   /** How those kernels work; absent where there are none. */
   readonly style?: KernelStyle;
+  /** Kernels started so far; absent in modes that do not count them. */
+  readonly dispatches?: number;
   /** Bytes on the device: in use or not, and those that wait for reuse. */
   readonly deviceBytes: { readonly total: number; readonly waiting: number };
   /** Gives the device back. */

@@ -1,6 +1,7 @@
 import type { DType, TypedArray } from "./dtype.ts";
 import type { Layout } from "./layout.ts";
 import type { FusedName, GradientName, OpAttrs } from "./op.ts";
+import type { AdamWArrays, AdamWNumbers } from "./ops/adamw.ts";
 
 /** A run of `length` elements that a backend owns. */
 export interface Buffer {
@@ -68,6 +69,10 @@ export interface Backend {
   readonly fused?: {
     readonly [N in FusedName | GradientName]?: (out: View, inputs: readonly View[], attrs: OpAttrs[N]) => void;
   };
-  /** False where the kernels of `fused` cannot take such arrays, inputs and result: composites then run. Absent where they take all. */
+  /** Optional kernels that change arrays in place, each defined like those of `fused`. Views are contiguous, no two of one buffer. */
+  readonly updates?: {
+    readonly adamw?: (arrays: AdamWArrays<View>, numbers: AdamWNumbers) => void;
+  };
+  /** False where the kernels of `fused` and `updates` cannot take such arrays, inputs and result: composites then run. Absent where they take all. */
   fuses?(arrays: readonly Buffer[]): boolean;
 }

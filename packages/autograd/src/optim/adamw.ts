@@ -1,5 +1,5 @@
-import { type Tensor, zerosLike } from "@neolog/tensor";
-import { Optimizer, type OptimizerOptions, type ParameterGroup, type Update, check, write } from "./optimizer.ts";
+import { type Tensor, adamw } from "@neolog/tensor";
+import { Optimizer, type OptimizerOptions, type ParameterGroup, type Update, check } from "./optimizer.ts";
 
 export interface AdamWSettings extends OptimizerOptions {
   betas: readonly [number, number];
@@ -24,19 +24,10 @@ export class AdamW extends Optimizer<AdamWSettings> {
   }
 
   protected update({ p, grad, step, averages, options, parameter, part }: Update<AdamWSettings>): void {
-    const { lr, betas, eps, weight_decay, maximize, decayToward } = options;
-    const [beta1, beta2] = betas;
     const { exp_avg, exp_avg_sq } = averages as { exp_avg: Tensor; exp_avg_sq: Tensor };
-    // constants of the run are written out: 1 − beta2 keeps the digits that a float32 operand would lose
-    write(exp_avg, `a * ${beta1} ${maximize ? "-" : "+"} b * ${1 - beta1}`, exp_avg, grad);
-    write(exp_avg_sq, `a * ${beta2} + b * b * ${1 - beta2}`, exp_avg_sq, grad);
-    const direction = zerosLike(p);
-    write(direction, `a / (sqrt(b) / c + ${eps})`, exp_avg, exp_avg_sq, Math.sqrt(1 - beta2 ** step));
-    if (weight_decay !== 0) {
-      if (decayToward) write(p, "a - b * (a - c)", p, lr * weight_decay, part(decayToward(parameter)));
-      else write(p, "a * b", p, 1 - lr * weight_decay);
-    }
-    write(p, "a - b * c", p, direction, lr / (1 - beta1 ** step));
+    const { decayToward, weight_decay } = options;
+    const toward = decayToward && weight_decay !== 0 ? part(decayToward(parameter)) : null;
+    adamw({ p, grad, exp_avg, exp_avg_sq, toward }, { ...options, step });
   }
 }
 

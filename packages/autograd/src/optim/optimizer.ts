@@ -1,10 +1,8 @@
 import {
   DTypeError,
-  type Operand,
   Scope,
   Tensor,
   assign,
-  expandLayout,
   persist,
   slice,
   takeRows,
@@ -276,17 +274,6 @@ function maskOf({ rows }: OptimizerOptions, p: Tensor, touched: TouchedRows): Ar
   throw new OptimizerError(
     `step: rows: "lazy" must be told which of ${p.shape[0]} rows were touched, got ${given}; pass them: step(touched)`,
   );
-}
-
-/** target = expression(a, b, c) in place and in one pass; operands are numbers or broadcast to target, which may be among them. */
-export function write(target: Tensor, expression: string, ...operands: readonly Operand[]): void {
-  const views = operands.map((x) => {
-    if (typeof x === "number") return x;
-    const { buffer, layout } = x.view("step");
-    return { buffer, layout: expandLayout(layout, target.shape) };
-  });
-  target.backend.pointwise(expression, target.view("step"), views);
-  target.written();
 }
 
 /** Throws OptimizerError unless an option holds. */

@@ -1,5 +1,5 @@
-import { type Tensor, add, mul, neg } from "@neolog/tensor";
-import { Optimizer, type OptimizerOptions, type ParameterGroup, type Update, check, write } from "./optimizer.ts";
+import { type Tensor, add, mul, neg, writeExpression } from "@neolog/tensor";
+import { Optimizer, type OptimizerOptions, type ParameterGroup, type Update, check } from "./optimizer.ts";
 
 export interface SgdSettings extends OptimizerOptions {
   momentum: number;
@@ -27,11 +27,11 @@ export class SGD extends Optimizer<SgdSettings> {
     let g = maximize ? neg(grad) : grad;
     if (weight_decay !== 0) g = add(g, mul(p, weight_decay));
     if (momentum_buffer) {
-      if (step === 1) write(momentum_buffer, "a", g);
-      else write(momentum_buffer, `a * ${momentum} + b * ${1 - dampening}`, momentum_buffer, g);
+      if (step === 1) writeExpression(momentum_buffer, "a", g);
+      else writeExpression(momentum_buffer, `a * ${momentum} + b * ${1 - dampening}`, momentum_buffer, g);
       g = nesterov ? add(g, mul(momentum_buffer, momentum)) : momentum_buffer;
     }
-    write(p, "a - b * c", p, g, lr);
+    writeExpression(p, "a - b * c", p, g, lr);
   }
 }
 

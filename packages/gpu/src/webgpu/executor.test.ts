@@ -1,4 +1,6 @@
 import {
+  type Tensor,
+  adamw,
   add,
   cast,
   contiguous,
@@ -11,8 +13,10 @@ import {
   takeRows,
   tensor,
   transpose,
+  zeros,
 } from "@neolog/tensor";
 import { Scope, openBackend } from "@neolog/tensor";
+import { expectClose } from "@neolog/tensor/testing";
 import { describe, expect, test } from "vitest";
 import type { GpuBackend } from "../backend.ts";
 import { DeviceLostError } from "../errors.ts";
@@ -81,6 +85,38 @@ describe.skipIf(why)(`webgpu${why ? `: ${why}` : ""}`, () => {
     gpu.fill(ids.view("test"), 3);
     expect(() => ids.dataSync()).toThrow("gpu cannot read synchronously; use await t.data()");
     expect(await ids.data()).toEqual(new Int32Array(4).fill(3));
+  });
+
+  test("a step of AdamW is one dispatch, and what the composite is to 1e-6", async () => {
+    using _scope = new Scope();
+    const [gpu, cpu] = [await open(), await openBackend("cpu")];
+    const numbers = { lr: 1e-2, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.1, maximize: false } as const;
+    const [found, expected] = [gpu, cpu].map((backend) => {
+      const [p, exp_avg, exp_avg_sq, toward] = [1, 0, 0, 2].map((seed) =>
+        seed === 0 ? zeros([5, 300], "float32", backend) : rand([5, 300], seed, "float32", backend),
+      ) as [Tensor, Tensor, Tensor, Tensor];
+      for (let step = 1; step <= 20; step++) {
+        const grad = rand([5, 300], 10 + step, "float32", backend);
+        const before = gpu.dispatches;
+        adamw({ p, grad, exp_avg, exp_avg_sq, toward: step % 2 ? toward : null }, { ...numbers, step });
+        if (backend === gpu) expect(gpu.dispatches - before).toBe(1);
+      }
+      return [p, exp_avg, exp_avg_sq];
+    });
+    for (const [i, t] of found!.entries())
+      expectClose(await t.data(), await expected![i]!.data(), { absolute: 1e-6, relative: 1e-6 });
+  });
+
+  test("AdamW on arrays in several buffers is the composite", async () => {
+    using _scope = new Scope();
+    const gpu = await open({ maxBindingBytes: 1024 });
+    const [p, grad] = [rand([300], 1, "float32", gpu), rand([300], 2, "float32", gpu)];
+    const [exp_avg, exp_avg_sq] = [zeros([300], "float32", gpu), zeros([300], "float32", gpu)];
+    const before = await p.data();
+    const numbers = { lr: 0.5, betas: [0.9, 0.999], eps: 0, weight_decay: 0, maximize: true, step: 1 } as const;
+    adamw({ p, grad, exp_avg, exp_avg_sq, toward: null }, numbers);
+    const after = await p.data();
+    before.forEach((x, i) => expect(after[i]).toBeCloseTo(x + 0.5, 5));
   });
 
   test("a freed buffer's memory serves the next op before the first is submitted", async () => {

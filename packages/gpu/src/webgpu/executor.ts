@@ -85,6 +85,9 @@ export class WebGpuExecutor implements Executor {
   get deviceBytes(): Pool["bytes"] {
     return this.#pool.bytes;
   }
+  get dispatches(): number {
+    return this.#recorder.dispatches;
+  }
   destroy(): void {
     this.#failure ??= new DeviceLostError("destroyed by its owner");
     this.#device.destroy();

@@ -27,6 +27,8 @@ export class Recorder {
   #pending = 0;
   /** Counts submits. What was used in this one is not submitted yet. */
   epoch = 0;
+  /** Counts dispatches. */
+  dispatches = 0;
 
   constructor(device: GPUDevice, most: number) {
     this.#device = device;
@@ -48,6 +50,7 @@ export class Recorder {
     this.#pass.setBindGroup(0, this.#device.createBindGroup({ layout, entries }));
     this.#pass.dispatchWorkgroups(...groups);
     this.#offset += Math.ceil(length / ALIGNMENT) * ALIGNMENT;
+    this.dispatches++;
     if (++this.#pending >= this.#most) this.submit();
   }
 

@@ -43,7 +43,12 @@ export function compileTuned(lib: GpuJs, device: GPUDevice, kernel: TunedKernel)
     entries: [
       { binding: 0, visibility: COMPUTE, buffer: { type: "uniform" } },
       ...kernel.arrays.map(
-        (_, i) => ({ binding: i + 1, visibility: COMPUTE, buffer: { type: "read-only-storage" } }) as const,
+        ({ written }, i) =>
+          ({
+            binding: i + 1,
+            visibility: COMPUTE,
+            buffer: { type: written ? "storage" : "read-only-storage" },
+          }) as const,
       ),
       { binding: last, visibility: COMPUTE, buffer: { type: "storage" } },
     ],

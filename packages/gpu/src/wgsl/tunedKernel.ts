@@ -10,13 +10,14 @@ export type Arguments = Readonly<Record<string, number>>;
 export type Groups = readonly [x: number, y: number, z: number];
 
 /**
- * A kernel written in WGSL by hand on gpu.js's own bindings and Params: a uniform, the arrays in order, the result. What it computes is
+ * A kernel written in WGSL by hand on gpu.js's own bindings and Params: a uniform, the arrays in order, the result. No two are one buffer. What it computes is
  * said by the plain kernel in kernels/, or by the composite in tensor's ops/, of the same name.
  */
 export interface TunedKernel {
   /** Two kernels of one key have one WGSL. Never a shape. */
   readonly key: string;
-  readonly arrays: readonly { readonly name: string; readonly element: Element }[];
+  /** Those that are `written` are read too, like the result: the kernel changes them in place. */
+  readonly arrays: readonly { readonly name: string; readonly element: Element; readonly written?: true }[];
   readonly result: Element;
   /** int32 arguments, in order. */
   readonly integers: readonly string[];
@@ -42,7 +43,7 @@ export function moduleOf({ arrays, result, integers, floats, workgroup, declarat
     ...floats.map((name) => `  ${name} : f32,`),
     "}",
     "@group(0) @binding(0) var<uniform> params : Params;",
-    ...arrays.map(({ name, element }, i) => binding(i + 1, "read", name, element)),
+    ...arrays.map(({ name, element, written }, i) => binding(i + 1, written ? "read_write" : "read", name, element)),
     binding(arrays.length + 1, "read_write", "result", result),
     PRELUDE,
     declarations,

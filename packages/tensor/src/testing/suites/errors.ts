@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { assign, full, intTensor, tensor, zeros } from "../../create.ts";
+import { type AdamWNumbers, adamw } from "../../ops/adamw.ts";
 import { attention } from "../../ops/attention.ts";
 import { crossEntropy, crossEntropyGrad } from "../../ops/loss.ts";
 import { matmul, matmulT } from "../../ops/matmul.ts";
@@ -17,6 +18,8 @@ import type { Bench } from "../bench.ts";
 type Make = (...shape: number[]) => Tensor;
 
 /** A bad call, and the whole message it gets. */
+const ADAMW: AdamWNumbers = { lr: 1, betas: [0.9, 0.9], eps: 1, weight_decay: 0, maximize: false, step: 1 };
+
 const MESSAGES: readonly [message: string, call: (t: Make, ints: Make) => unknown][] = [
   ["ShapeError: matmul: inner dimensions must agree (3 ≠ 4), got [2, 3] and [4, 5]", (t) => matmul(t(2, 3), t(4, 5))],
   ["ShapeError: matmul: both need at least two axes, got [3] and [3, 2]", (t) => matmul(t(3), t(3, 2))],
@@ -36,6 +39,10 @@ const MESSAGES: readonly [message: string, call: (t: Make, ints: Make) => unknow
   ["IndexError: slice: bounds must be integers, got 0.5", (t) => slice(t(2), 0, 0.5)],
   ["IndexError: select: index must be in [-2, 2), got 2", (t) => select(t(2, 3), 0, 2)],
   ["ShapeError: squeeze: axis 0 must have size 1, got [2, 3]", (t) => squeeze(t(2, 3), 0)],
+  [
+    "ShapeError: adamw: all arrays must have one shape, got [2] and [2] and [2] and [3]",
+    (t) => adamw({ p: t(2), grad: t(3), exp_avg: t(2), exp_avg_sq: t(2), toward: null }, ADAMW),
+  ],
   ["ShapeError: cat: at least one tensor is needed", () => cat([])],
   [
     "ShapeError: cat: dtypes and all sizes but axis 0 must agree, got [2, 3] and [2, 4]",

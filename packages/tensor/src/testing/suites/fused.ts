@@ -5,11 +5,12 @@ import { randn, zeros } from "../../create.ts";
 import type { DType } from "../../dtype.ts";
 import { DerivativeError } from "../../errors.ts";
 import { untracked } from "../../op.ts";
+import { adamw } from "../../ops/adamw.ts";
 import { attention, attentionGrad } from "../../ops/attention.ts";
 import { linearCrossEntropy } from "../../ops/linearCrossEntropy.ts";
 import { crossEntropy, crossEntropyGrad, mseLoss, nllLoss } from "../../ops/loss.ts";
 import { matmulT } from "../../ops/matmul.ts";
-import { cast, cat, reshape } from "../../ops/movement.ts";
+import { cast, cat, contiguous, reshape, slice } from "../../ops/movement.ts";
 import { layerNorm, layerNormGrad, rmsNorm, rmsNormGrad } from "../../ops/norm.ts";
 import { div, mul, tanh } from "../../ops/pointwise.ts";
 import { rope } from "../../ops/rope.ts";
@@ -230,6 +231,43 @@ export function fusedSuite(bench: Bench): void {
             ? overrideColumns(product, matmulT(x, cast(delta, "float64")), override.columns)
             : product;
           return crossEntropy(softcap === null ? raw : mul(tanh(div(raw, softcap)), softcap), on(targets));
+        }),
+      );
+    });
+    test("adamw, on rows of larger arrays and on strided ones, toward 0 or given rows", async () => {
+      const rows = fc.tuple(positiveSizes, positiveSizes).chain(([n, width]) =>
+        fc.record({
+          arrays: fc.tuple(...Array.from({ length: 3 }, () => drawn([n, width], ordinary))),
+          origin: fc.option(
+            fc.constantFrom<DType>("float32", "bfloat16").chain((dtype) => drawn([n, width], ordinary, dtype)),
+          ),
+          numbers: fc.record({
+            lr: fc.constantFrom(1e-3, 0.1),
+            betas: fc.constantFrom<[number, number]>([0.9, 0.999], [0, 0.5]),
+            eps: fc.constantFrom(1e-8, 0.5),
+            weight_decay: fc.constantFrom(0, 0.01, 1),
+            maximize: fc.boolean(),
+            step: fc.constantFrom(1, 2, 1000),
+          }),
+          place: fc.constantFrom("whole", "rows", "strided"),
+        }),
+      );
+      await always(rows, ({ arrays, origin, numbers, place }) =>
+        agreeWithComposite((on, backend) => {
+          const [p, grad, exp_avg] = arrays.map((x) => contiguous(on(x))) as [Tensor, Tensor, Tensor];
+          const exp_avg_sq = mul(exp_avg, exp_avg);
+          const part = (x: Tensor): Tensor =>
+            place === "rows" ? slice(x, 0, 1, x.shape[0]) : place === "strided" ? slice(x, 1, 0, 1) : x;
+          const toward = origin && part(on(origin));
+          adamw(
+            { p: part(p), grad: part(grad), exp_avg: part(exp_avg), exp_avg_sq: part(exp_avg_sq), toward },
+            numbers,
+          );
+          expect(p.version).toBeGreaterThan(0);
+          return cat(
+            [p, exp_avg, exp_avg_sq].map((x) => cast(x, backend === bench.reference ? "float64" : "float32")),
+            0,
+          );
         }),
       );
     });
