@@ -1,4 +1,5 @@
-import { type AttentionOptions, type Tensor, attention } from "@neolog/tensor";
+import type { AttentionOptions, Tensor } from "@neolog/tensor";
+import { type LayerView, attendBehind } from "./attendBehind.ts";
 import type { PositionCache } from "./kvCache.ts";
 import { RaggedPositions } from "./raggedPositions.ts";
 
@@ -6,13 +7,7 @@ import { RaggedPositions } from "./raggedPositions.ts";
 export type DecoderCache = PositionCache | RaggedPositions;
 
 /** A layer's place, and what its queries see. */
-export interface AttentionInputs {
-  /** Its place among the blocks, from 0. */
-  readonly layer: number;
-  /** How many positions a query sees, its own included; null for all. */
-  readonly window: number | null;
-  /** int32 [B | 1, 1, T, S]: 1 where a query sees a key. */
-  readonly mask: Tensor;
+export interface AttentionInputs extends LayerView {
   readonly cache: DecoderCache | undefined;
 }
 
@@ -21,10 +16,9 @@ export function cachedAttention(
   q: Tensor,
   k: Tensor,
   v: Tensor,
-  { layer, window, mask, cache }: AttentionInputs,
+  { cache, ...view }: AttentionInputs,
   options: AttentionOptions = {},
 ): Tensor {
-  if (cache instanceof RaggedPositions) return cache.attend(q, k, v, layer, window, options);
-  const { key, value } = cache?.update(layer, k, v, window) ?? { key: k, value: v }; // [B, K, S, D]
-  return attention(q, key, value, mask, options);
+  if (cache instanceof RaggedPositions) return cache.attend(q, k, v, view.layer, view.window, options);
+  return attendBehind(cache ?? null, q, k, v, view, options);
 }

@@ -1,4 +1,4 @@
-import type { Tensor } from "@neolog/tensor";
+import type { KeysAndValues, Tensor } from "@neolog/tensor";
 import { CachedPositions } from "./cachedPositions.ts";
 
 interface Layer {
@@ -11,7 +11,9 @@ export interface PositionCache {
   /** Positions before those of the call. */
   readonly length: number;
   /** The call's keys and values of a layer [B, heads, T, D] → behind those that its queries may see too, [B, heads, S, D]. */
-  update(layer: number, key: Tensor, value: Tensor, window?: number | null): { key: Tensor; value: Tensor };
+  update(layer: number, key: Tensor, value: Tensor, window?: number | null): KeysAndValues;
+  /** Where it only holds constants: those of a layer, which the call's own come behind. Absent where it takes part in calls. */
+  before?(layer: number): KeysAndValues;
 }
 
 /**
@@ -31,7 +33,7 @@ export class KvCache implements PositionCache {
    * Appends the new positions of a layer and returns all that they may see. Layers are updated in order, from 0. A layer with a
    * window holds its last window − 1 positions alone: no later query sees more. Throws CacheGradientError, ShapeError.
    */
-  update(layer: number, key: Tensor, value: Tensor, window: number | null = null): { key: Tensor; value: Tensor } {
+  update(layer: number, key: Tensor, value: Tensor, window: number | null = null): KeysAndValues {
     const held = (this.#layers[layer] ??= { key: new CachedPositions(), value: new CachedPositions() });
     const all = { key: held.key.append(key, window), value: held.value.append(value, window) };
     if (layer === 0) this.#length += key.shape[2]!;
@@ -39,7 +41,7 @@ export class KvCache implements PositionCache {
   }
 
   /** Keys and values that one layer holds. */
-  at(layer: number): { readonly key: Tensor; readonly value: Tensor } | undefined {
+  at(layer: number): KeysAndValues | undefined {
     const held = this.#layers[layer];
     return held?.key.held && held.value.held ? { key: held.key.held, value: held.value.held } : undefined;
   }

@@ -1,4 +1,5 @@
-import { type AttentionOptions, ShapeError, type Tensor, attention, cat, slice } from "@neolog/tensor";
+import { type AttentionOptions, ShapeError, type Tensor, cat, slice } from "@neolog/tensor";
+import { attendBehind } from "./attendBehind.ts";
 import { type HostMatrix, causalMasks } from "./inputs.ts";
 import type { PositionCache } from "./kvCache.ts";
 
@@ -52,8 +53,7 @@ export class RaggedPositions {
   ): Tensor {
     const each = this.#texts.map(({ start, end, past }, text) => {
       const own = (x: Tensor): Tensor => slice(x, 2, start, end);
-      const { key, value } = past?.update(layer, own(k), own(v), window) ?? { key: own(k), value: own(v) };
-      return attention(own(q), key, value, this.#maskOf[text]!(window), options);
+      return attendBehind(past, own(q), own(k), own(v), { layer, window, mask: this.#maskOf[text]!(window) }, options);
     });
     return cat(each, 2);
   }

@@ -9,6 +9,18 @@ import { Tensor, isTracked } from "./tensor.ts";
 /** What ops take: a tensor, or a number that broadcasts. */
 export type Operand = Tensor | number;
 
+/** How attention turns products of queries and keys into scores. */
+export interface Scoring {
+  readonly scale: number;
+  readonly softcap: number | null;
+}
+
+/** Keys [B, K, S, D] and values [B, K, S, E] of positions that queries may see. */
+export interface KeysAndValues {
+  readonly key: Tensor;
+  readonly value: Tensor;
+}
+
 /** Attributes of the ops that have a composite in ops/ and may have a one-pass kernel. */
 export interface FusedAttrs {
   softmax: null;
@@ -16,7 +28,7 @@ export interface FusedAttrs {
   layerNorm: { readonly eps: number };
   rmsNorm: { readonly eps: number };
   rope: { readonly interleaved: boolean };
-  attention: { readonly scale: number; readonly softcap: number | null };
+  attention: Scoring & { readonly past?: KeysAndValues };
   crossEntropy: { readonly ignoreIndex: number };
 }
 export type FusedName = keyof FusedAttrs;
@@ -28,7 +40,11 @@ export interface GradientAttrs {
   layerNormGrad: { readonly eps: number };
   rmsNormGrad: { readonly eps: number };
   crossEntropyGrad: { readonly ignoreIndex: number };
-  attentionGrad: FusedAttrs["attention"] & { readonly wanted: readonly [q: boolean, k: boolean, v: boolean] };
+  attentionGrad: Scoring & {
+    readonly wanted: readonly [q: boolean, k: boolean, v: boolean];
+    /** So many first keys and values are constants; none when absent. */
+    readonly past?: number;
+  };
 }
 export type GradientName = keyof GradientAttrs;
 

@@ -6,6 +6,7 @@ import {
   add,
   arange,
   attention,
+  attentionAfter,
   cast,
   cat,
   contiguous,
@@ -102,20 +103,29 @@ const ATTENTION: CaseMaker = fc
     T: small,
     S: small,
     D: small,
+    P: fc.nat(2),
   })
-  .chain(({ B, K, G, T, S, D }) =>
+  .chain(({ B, K, G, T, S, D, P }) =>
     fc
       .tuple(
         drawn([B, K * G, T, D], smooth),
         drawn([B, K, S, D], smooth),
         drawn([B, K, S, 2], smooth),
-        broadcastable([B, K * G, T, S]).chain((shape) => drawn(shape, fc.integer({ min: 0, max: 1 }), "int32")),
+        drawn([B, K, P, D], smooth),
+        drawn([B, K, P, 2], smooth),
+        broadcastable([B, K * G, T, P + S]).chain((shape) => drawn(shape, fc.integer({ min: 0, max: 1 }), "int32")),
         fc.constantFrom(null, 1.5),
-        fc.option(broadcastable([B, K * G, T, S]).chain((shape) => drawn(shape, smooth))),
+        fc.option(broadcastable([B, K * G, T, P + S]).chain((shape) => drawn(shape, smooth))),
       )
-      .map(([q, k, v, mask, softcap, bias]) => ({
+      .map(([q, k, v, pastKey, pastValue, mask, softcap, bias]) => ({
         inputs: [q, k, v, ...(bias ? [bias] : [])],
-        f: (...[a, b, c, d]) => attention(a!, b!, c!, mask.on(a!.backend), { scale: 0.7, softcap, bias: d ?? null }),
+        f: (...[a, b, c, d]) => {
+          const options = { scale: 0.7, softcap, bias: d ?? null };
+          const [key, value] = [pastKey, pastValue].map((x) => x.on(a!.backend, a!.dtype)) as [Tensor, Tensor];
+          return P === 0
+            ? attention(a!, b!, c!, mask.on(a!.backend), options)
+            : attentionAfter({ key, value }, a!, b!, c!, mask.on(a!.backend), options);
+        },
       })),
   );
 

@@ -3,10 +3,12 @@ import type { Vjp } from "./rule.ts";
 
 /** Scores are computed again rather than kept: only q, k, v and the mask are saved. */
 export const ATTENTION_VJP: { readonly attention: Vjp<"attention"> } = {
-  attention: ({ inputs, attrs }, g) => {
+  attention: ({ inputs, attrs: { past, ...scoring } }, g) => {
     const [q, k, v, mask] = inputs as readonly [Tensor, Tensor, Tensor, Tensor];
     const wanted = [q.tracked, k.tracked, v.tracked] as const;
-    const [gq, gk, gv] = attentionGrad(q, k, v, mask, g, { ...attrs, wanted });
+    const { key, value } = past ?? { key: k, value: v };
+    const constants = key.shape[2]! - k.shape[2]!;
+    const [gq, gk, gv] = attentionGrad(q, key, value, mask, g, { ...scoring, wanted, past: constants });
     return [gq, gk && overGroups(gk, k), gv && overGroups(gv, v), null];
   },
 };

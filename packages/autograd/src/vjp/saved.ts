@@ -58,7 +58,7 @@ export const SAVED: { readonly [N in OpName]: Reads<N> } = {
     const angles = isTracked(cos!) || isTracked(sin!);
     return [angles && x!, isTracked(x!) && cos!, isTracked(x!) && sin!];
   },
-  attention: everything,
+  attention: ({ inputs: [q, k, v, mask], attrs: { past } }) => [q!, past?.key ?? k!, past?.value ?? v!, mask!],
   crossEntropy: everything,
   linearCrossEntropy: ({ inputs: [hidden, weight, targets, rows], attrs: { hiddenGrad, rowsGrad, logSumExp } }) => {
     const later = rows !== undefined && !rowsGrad && isTracked(rows);

@@ -6,6 +6,7 @@ import {
   expandLayout,
   rowsPerHead,
   sizeOf,
+  sliceLayout,
 } from "@neolog/tensor";
 import { type AttentionArray, type AttentionRole, attention as attentionKernel } from "./attention.ts";
 import { attentionAlone } from "./attentionAlone.ts";
@@ -69,7 +70,7 @@ export function tunedFused(executor: TunedExecutor): NonNullable<Backend["fused"
     const [B, H, T, D] = views.q.layout.shape as [number, number, number, number];
     const [, K, S] = views.k.layout.shape as [number, number, number];
     const E = (views.v ?? views.g)!.layout.shape[3]!;
-    const allowed = expandLayout(contiguousLayout(mask.layout.shape, mask.layout.offset), [B, H, T, S]);
+    const allowed = expandLayout(mask.layout, [B, H, T, S]);
     const [maskB, maskH, maskT, maskS] = allowed.strides as [number, number, number, number];
     const headOf = (view: View | undefined): number =>
       view ? (rowsPerHead(view.layout) ?? view.layout.shape[2]!) * view.layout.shape[3]! : 0;
@@ -127,22 +128,31 @@ export function tunedFused(executor: TunedExecutor): NonNullable<Backend["fused"
   function attentionGrad(
     out: View,
     [q, k, v, mask, g]: readonly View[],
-    { wanted, ...attrs }: OpAttrs["attentionGrad"],
+    { wanted, past = 0, ...attrs }: OpAttrs["attentionGrad"],
   ): void {
     const [B, H, T, D] = q!.layout.shape as [number, number, number, number];
     const [S, E] = v!.layout.shape.slice(2) as [number, number];
     const views = { q: q!, k: k!, v: v!, g: g! };
+    // the rows of a pass over keys depend on the queries' statistics alone: the others are as if they were not there
+    const later = (x: View, axis: number): View => ({
+      buffer: x.buffer,
+      layout: x.layout.shape.at(axis) === 1 ? x.layout : sliceLayout(x.layout, axis, past, S - past),
+    });
+    const behind = past > 0 ? { q: q!, k: later(k!, 2), v: later(v!, 2), g: g! } : views;
+    const seen = past > 0 ? later(mask!, mask!.layout.shape.length - 1) : mask!;
     const stats = executor.allocate("float32", Math.max(1, B * H * T) * 4);
     if (B * H * T * S > 0) attend({ buffer: stats }, 0, "stats", views, mask!, attrs);
     let at = out.layout.offset;
     const parts = [
       ["gq", B * H * T * D],
-      ["gk", B * H * S * D],
-      ["gv", B * H * S * E],
+      ["gk", B * H * (S - past) * D],
+      ["gv", B * H * (S - past) * E],
     ] as const;
     parts.forEach(([role, size], i) => {
       if (!wanted[i]) return;
-      if (size > 0) attend(out, at, role, role === "gv" ? { q: q!, k: k!, g: g! } : views, mask!, attrs, { stats });
+      const { v: _, ...withoutValues } = behind;
+      const given = role === "gq" ? views : role === "gk" ? behind : withoutValues;
+      if (size > 0) attend(out, at, role, given, role === "gq" ? mask! : seen, attrs, { stats });
       at += size;
     });
     executor.free(stats);

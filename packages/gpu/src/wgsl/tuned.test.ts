@@ -235,18 +235,20 @@ describe.skipIf(typeof devices.shared === "string").each(STYLES)("tuned WGSL ker
       const expected = attention(...exacts(), allowed, attrs);
       await run("attention", [q, k, v, allowed], attrs, expected, 2e-6);
     });
-    test.each([[[true, true, true]], [[false, true, false]], [[true, false, true]]] as const)(
-      "the gradients wanted: %j",
-      async (wanted) => {
-        const options = { ...attrs, wanted };
-        const parts = attentionGrad(...exacts(), allowed, exact(g), options).filter((x) => x !== null);
-        const expected = cat(
-          parts.map((x) => reshape(x, [x.size])),
-          0,
-        );
-        await run("attentionGrad", [q, k, v, allowed, g], options, expected, 2e-5);
-      },
-    );
+    test.each([
+      [[true, true, true], 0],
+      [[false, true, false], 0],
+      [[true, false, true], 0],
+      [[true, true, true], 3],
+    ] as const)("the gradients wanted: %j, behind %d constant keys", async (wanted, past) => {
+      const options = { ...attrs, wanted, past };
+      const parts = attentionGrad(...exacts(), allowed, exact(g), options).filter((x) => x !== null);
+      const expected = cat(
+        parts.map((x) => reshape(x, [x.size])),
+        0,
+      );
+      await run("attentionGrad", [q, k, v, allowed, g], options, expected, 2e-5);
+    });
   });
 
   test("attention over heads wider than the registers hold", async () => {

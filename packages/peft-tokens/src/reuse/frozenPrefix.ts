@@ -1,10 +1,5 @@
 import type { PositionCache } from "@neolog/models";
-import { BYTES_PER_ELEMENT, type Tensor, cat, detach, persist, slice } from "@neolog/tensor";
-
-interface KeysAndValues {
-  readonly key: Tensor;
-  readonly value: Tensor;
-}
+import { BYTES_PER_ELEMENT, type KeysAndValues, type Tensor, cat, detach, persist, slice } from "@neolog/tensor";
 
 /** Keys and values of the first positions of one sample, layer by layer: constants that later positions attend to, with gradients. */
 export class FrozenPrefix implements PositionCache {
@@ -29,8 +24,11 @@ export class FrozenPrefix implements PositionCache {
     );
   }
 
+  before(layer: number): KeysAndValues {
+    return this.#layers[layer]!;
+  }
   update(layer: number, key: Tensor, value: Tensor): KeysAndValues {
-    const before = this.#layers[layer]!;
+    const before = this.before(layer);
     return { key: cat([before.key, key], 2), value: cat([before.value, value], 2) };
   }
 

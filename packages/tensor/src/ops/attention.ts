@@ -1,6 +1,6 @@
 import { type Shape, ShapeError, formatShape } from "../errors.ts";
 import { broadcastsTo, rowsPerHead, sameShape, sizeOf } from "../layout.ts";
-import { type GradientAttrs, fused, fusedGradient } from "../op.ts";
+import { type GradientAttrs, type KeysAndValues, fused, fusedGradient, provenance, untracked } from "../op.ts";
 import type { Tensor } from "../tensor.ts";
 import { matmul } from "./matmul.ts";
 import { cast, cat, reshape, slice, transpose } from "./movement.ts";
@@ -46,8 +46,30 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, options
 }
 
 /**
- * The gradients of attention for an incoming g [B, H, T, E], those that `wanted` asks for: of q, [B, H, T, D]; of k and v for each
- * query head, [B, H, S, D] and [B, H, S, E].
+ * attention of q [B, H, T, D] to constants, `past` [B, K, P, …], and behind them to k [B, K, T, D] and v [B, K, T, E]; mask
+ * broadcasts to [B, H, T, P + T]. The value of attention to both joined; backward computes nothing for the constants.
+ */
+export function attentionAfter(
+  past: KeysAndValues,
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  mask: Tensor,
+  options: AttentionOptions = {},
+): Tensor {
+  if (options.bias) return attention(q, cat([past.key, k], 2), cat([past.value, v], 2), mask, options);
+  const { scale = 1 / Math.sqrt(q.shape.at(-1)!), softcap = null } = options;
+  const [all, y] = untracked(() => {
+    const joined = { key: cat([past.key, k], 2), value: cat([past.value, v], 2) };
+    return [joined, attention(q, joined.key, joined.value, mask, { scale, softcap })] as const;
+  });
+  y.source = provenance("attention", [q, k, v, asInt32(mask)], { scale, softcap, past: all });
+  return y;
+}
+
+/**
+ * The gradients of attention for an incoming g [B, H, T, E], those that `wanted` asks for: of q, [B, H, T, D]; of k and v behind
+ * `past` constant ones, for each query head, [B, H, S − past, D] and [B, H, S − past, E].
  */
 export function attentionGrad(
   q: Tensor,
@@ -62,10 +84,10 @@ export function attentionGrad(
   const [, K, S, E] = v.shape as [number, number, number, number];
   if (!sameShape(g.shape, [B, H, T, E]))
     throw new ShapeError("attentionGrad", `the gradient must be ${formatShape([B, H, T, E])}`, g.shape);
-  const { scale, softcap, wanted } = attrs;
+  const { scale, softcap, wanted, past = 0 } = attrs;
   if (!wanted.includes(true)) return [null, null, null];
   const allowed = asInt32(mask);
-  const shapes: Shape[] = [q.shape, [B, H, S, D], [B, H, S, E]];
+  const shapes: Shape[] = [q.shape, [B, H, S - past, D], [B, H, S - past, E]];
   const sizes = shapes.map((shape, i) => (wanted[i] ? sizeOf(shape) : 0));
   const total = sizes.reduce((n, size) => n + size, 0);
   const all = fusedGradient("attentionGrad", [q, k, v, allowed, g], attrs, [total], () => {
@@ -76,10 +98,11 @@ export function attentionGrad(
     const gCapped = grouped(where(allowed, reshape(gMasked, [B, H, T, S]), 0), K);
     const gRaw = softcap === null ? gCapped : mul(gCapped, sub(1, square(div(capped, softcap))));
     const gScores = mul(gRaw, scale);
+    const later = (x: Tensor): Tensor => slice(x, -1, past);
     const parts = [
       wanted[0] ? matmul(gScores, kg) : null,
-      wanted[1] ? matmul(transpose(gScores), qg) : null,
-      wanted[2] ? matmul(transpose(p), gg) : null,
+      wanted[1] ? matmul(transpose(later(gScores)), qg) : null,
+      wanted[2] ? matmul(transpose(later(p)), gg) : null,
     ];
     return cat(
       parts.flatMap((part) => (part ? [reshape(part, [part.size])] : [])),

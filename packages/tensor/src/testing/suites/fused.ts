@@ -155,7 +155,7 @@ export function fusedSuite(bench: Bench): void {
     });
 
     /**
-     * With an incoming gradient, a soft cap or none, and which gradients are wanted. Numbers up to 1 keep the terms that cancel in a
+     * With an incoming gradient, a soft cap or none, first keys that are constants, and which gradients are wanted. Numbers up to 1 keep the terms that cancel in a
      * softmax's gradient near 1, and so the tolerance a few ulps of them.
      */
     const attentionGradInputs = attentionInputs(ordinary.map((x) => Math.fround(x / 4))).chain((inputs) => {
@@ -165,7 +165,8 @@ export function fusedSuite(bench: Bench): void {
         ordinary.map((x) => Math.fround(x / 4)),
       );
       const wanted = fc.tuple(fc.boolean(), fc.boolean(), fc.boolean());
-      return fc.tuple(fc.constant(inputs), g, fc.record({ softcap: fc.constantFrom(null, 2), wanted }));
+      const past = fc.nat(v.shape[2]!);
+      return fc.tuple(fc.constant(inputs), g, fc.record({ softcap: fc.constantFrom(null, 2), wanted, past }));
     });
     test("attentionGrad, of what is wanted", async () => {
       await always(

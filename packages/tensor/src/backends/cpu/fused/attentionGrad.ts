@@ -9,7 +9,7 @@ import { float32 } from "./float32.ts";
 export function attentionGrad(
   out: View,
   [q, k, v, mask, g]: readonly View[],
-  { scale, softcap, wanted }: OpAttrs["attentionGrad"],
+  { scale, softcap, wanted, past = 0 }: OpAttrs["attentionGrad"],
 ): void {
   const [B, H, T, D] = q!.layout.shape as [number, number, number, number];
   const [, K, S, E] = v!.layout.shape as [number, number, number, number];
@@ -24,7 +24,7 @@ export function attentionGrad(
   ];
   const all = float32(out);
   const gq = all.subarray(0, wanted[0] ? B * H * T * D : 0);
-  const gk = all.subarray(gq.length, gq.length + (wanted[1] ? B * H * S * D : 0));
+  const gk = all.subarray(gq.length, gq.length + (wanted[1] ? B * H * (S - past) * D : 0));
   const gv = all.subarray(gq.length + gk.length);
   const allowed = new Int32Array(S);
   const [scores, weights, slopes] = [new Float64Array(S), new Float64Array(S), new Float64Array(S)];
@@ -58,8 +58,8 @@ export function attentionGrad(
         if (wanted[2]) addScaled(ofValues, allowed[i]! * E, weights[i]!, gy, query * E, E);
       }
     }
-    if (wanted[1]) gk.set(ofKeys, head * S * D);
-    if (wanted[2]) gv.set(ofValues, head * S * E);
+    if (wanted[1]) gk.set(ofKeys.subarray(past * D), head * (S - past) * D);
+    if (wanted[2]) gv.set(ofValues.subarray(past * E), head * (S - past) * E);
   }
 }
 

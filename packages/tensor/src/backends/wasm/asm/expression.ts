@@ -56,6 +56,7 @@ export const select = (condition: Expr, x: Expr, y: Expr): Expr => ({
   code: x.type === "v128" ? [x.code, y.code, condition.code, 0x1c, 1, 0x7b] : [x.code, y.code, condition.code, 0x1b],
 });
 export const smaller = (a: Expr, b: Expr): Expr => select(op("i32.lt_s", a, b), a, b);
+export const larger = (a: Expr, b: Expr): Expr => select(op("i32.gt_s", a, b), a, b);
 
 /** Lane i of x, as f32. */
 export const lane = (x: Expr, i: number): Expr => ({ type: "f32", code: [x.code, 0xfd, 31, i] });

@@ -1,7 +1,7 @@
 import type { View } from "../../../backend.ts";
 import { contiguousLayout, expandLayout, sizeOf } from "../../../layout.ts";
 import { copy } from "../../cpu/index.ts";
-import { type Expr, add, at, i32, load, mul, op, select, smaller, sub } from "../asm/expression.ts";
+import { type Expr, add, at, i32, larger, load, mul, op, select, smaller, sub } from "../asm/expression.ts";
 import type { FunctionBuilder, Local } from "../asm/function.ts";
 import { type Engine, type ModuleDefinition, addressOf } from "../engine.ts";
 import { PANEL } from "./panels.ts";
@@ -140,8 +140,6 @@ const REACHES: ModuleDefinition = {
     );
   },
 };
-
-const larger = (a: Expr, b: Expr): Expr => select(op("i32.gt_s", a, b), a, b);
 
 /** The allowed keys of a row of the mask lie in [start, end); `holed` is not 0 when others lie between them. */
 function runOf(f: FunctionBuilder, row: Local, S: Local): { start: Local; end: Local; holed: Local } {

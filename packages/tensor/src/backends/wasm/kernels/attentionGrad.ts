@@ -1,7 +1,8 @@
 import type { View } from "../../../backend.ts";
 import { sizeOf } from "../../../layout.ts";
 import type { OpAttrs } from "../../../op.ts";
-import { type Expr, add, at, f32, f32x4, i32, load, mul, op, select, smaller, sub } from "../asm/expression.ts";
+import { type Expr, add, at, f32, f32x4, i32, larger, load, mul, op, select, smaller, sub } from "../asm/expression.ts";
+import type { Local } from "../asm/function.ts";
 import { buildMasking } from "../attention/masking.ts";
 import { REACH, withReaches } from "../attention/masks.ts";
 import { PANEL, ROW, buildPacking, ownPart } from "../attention/panels.ts";
@@ -13,22 +14,22 @@ import { type Engine, type ModuleDefinition, addressOf } from "../engine.ts";
 const PANELS = 4;
 
 /**
- * The gradients of q [B, H, T, D] and of k and v for each query head, [B, H, S, D] and [B, H, S, E], those `wanted`, one after the
- * other in out; g [B, H, T, E] is that of the result. The weights are computed again, for 32 queries at a time. A head is one
+ * The gradients of q [B, H, T, D] and of k and v for each query head, [B, H, S − past, D] and [B, H, S − past, E], those `wanted`, one
+ * after the other in out; g [B, H, T, E] is that of the result. The weights are computed again, for 32 queries at a time. A head is one
  * thread's, so that sums over its queries have one order. False where there is nothing to add up.
  */
 export function attentionGrad(
   engine: Engine,
   out: View,
   [q, k, v, mask, g]: readonly View[],
-  { scale, softcap, wanted }: OpAttrs["attentionGrad"],
+  { scale, softcap, wanted, past = 0 }: OpAttrs["attentionGrad"],
 ): boolean {
   const [B, H, T, D] = q!.layout.shape as [number, number, number, number];
   const [, K, S, E] = v!.layout.shape as [number, number, number, number];
   if (S * D * E === 0) return false;
   const rows = (2 * PANELS + 1) * (S + 1) + Math.max(D, E) + D + 2;
   let end = addressOf(out);
-  const targets = [q!.layout.shape, [B, H, S, D], [B, H, S, E]].map((shape, i) => {
+  const targets = [q!.layout.shape, [B, H, S - past, D], [B, H, S - past, E]].map((shape, i) => {
     if (!wanted[i]) return 0;
     const address = end;
     end += 4 * sizeOf(shape);
@@ -37,7 +38,7 @@ export function attentionGrad(
   withReaches(engine, mask!, [B, H, T, S], H, ({ address, batchBytes, imageBytes, panels }) =>
     engine.withTemporary(0, PANEL * rows * engine.pool.threads, (temporary) => {
       const addresses = [q!, k!, v!, g!].map(addressOf);
-      const sizes = [H, H / K, T, S, D, E];
+      const sizes = [H, H / K, T, S, past, D, E];
       const factors = [scale, softcap === null ? scale : scale / softcap, softcap ?? 0];
       const args = [...targets, ...addresses, address, batchBytes, imageBytes, panels, ...sizes, ...factors];
       engine.run(ATTENTION_GRAD[tileRowsOf(engine.tile)], "attentionGrad", [...args, temporary, ROW * rows], {
@@ -77,6 +78,7 @@ const gradientModule = (rows: TileRows): ModuleDefinition => ({
         group: "i32",
         T: "i32",
         S: "i32",
+        past: "i32",
         D: "i32",
         E: "i32",
         scale: "f32",
@@ -104,12 +106,13 @@ const gradientModule = (rows: TileRows): ModuleDefinition => ({
           const keyHead = f.local("i32", op("i32.div_u", item, a.group));
           const reaches = f.local("i32", at(a.reaches, op("i32.div_u", item, a.heads), a.batchBytes));
           f.set(reaches, at(reaches, op("i32.rem_u", item, a.heads), a.imageBytes));
-          const [ownKeys, keys] = [f.local("i32", mul(item, a.S)), f.local("i32", mul(keyHead, a.S))];
+          const later = f.local("i32", sub(a.S, a.past));
+          const [ownKeys, keys] = [f.local("i32", mul(item, later)), f.local("i32", mul(keyHead, a.S))];
           for (const [target, width] of [
             [a.gk, a.D],
             [a.gv, a.E],
           ] as const) {
-            f.if(target, () => f.zero(rowOf(target, ownKeys, width), mul(mul(a.S, width), 4)));
+            f.if(target, () => f.zero(rowOf(target, ownKeys, width), mul(mul(later, width), 4)));
           }
 
           const block = f.local("i32");
@@ -166,12 +169,25 @@ const gradientModule = (rows: TileRows): ModuleDefinition => ({
 
             const live = f.local("i32", sub(a.T, query));
             f.set(live, smaller(live, i32(PANELS * PANEL)));
-            const key = f.local("i32", add(ownKeys, first));
+            const fixed = f.local("i32", larger(sub(a.past, first), i32(0)));
+            const key = f.local("i32", add(ownKeys, sub(add(first, fixed), a.past)));
+            const rest = f.local("i32", sub(n, fixed));
+            f.set(rest, larger(rest, i32(0)));
+            const panelsOf = (x: Local): Expr => at(x, fixed, i32(ROW));
             f.if(a.gv, () =>
-              f.call(outer, weights, panelBytes, rowOf(a.g, row, a.E), a.E, rowOf(a.gv, key, a.E), n, live),
+              f.call(
+                outer,
+                panelsOf(weights),
+                panelBytes,
+                rowOf(a.g, row, a.E),
+                a.E,
+                rowOf(a.gv, key, a.E),
+                rest,
+                live,
+              ),
             );
             f.if(a.gk, () =>
-              f.call(outer, slopes, panelBytes, rowOf(a.q, row, a.D), a.D, rowOf(a.gk, key, a.D), n, live),
+              f.call(outer, panelsOf(slopes), panelBytes, rowOf(a.q, row, a.D), a.D, rowOf(a.gk, key, a.D), rest, live),
             );
           });
         });
