@@ -1,13 +1,4 @@
-import {
-  type Backend,
-  type OpAttrs,
-  type View,
-  contiguousLayout,
-  expandLayout,
-  rowsPerHead,
-  sizeOf,
-  sliceLayout,
-} from "@neolog/tensor";
+import { type Backend, type OpAttrs, type View, expandLayout, rowsPerHead, sizeOf, sliceLayout } from "@neolog/tensor";
 import { type AttentionArray, type AttentionRole, attention as attentionKernel } from "./attention.ts";
 import { attentionAlone } from "./attentionAlone.ts";
 import { crossEntropyGradient, meanLoss, tokenLosses } from "./crossEntropy.ts";
