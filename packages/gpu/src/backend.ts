@@ -18,7 +18,7 @@ import { matmul } from "./kernels/matmul.ts";
 import { pointwise } from "./kernels/pointwise.ts";
 import { reduce } from "./kernels/reduce.ts";
 import { rope } from "./kernels/rope.ts";
-import { addRows, takeRows } from "./kernels/rows.ts";
+import { addRows, overriddenRows, scatterRows, takeRows } from "./kernels/rows.ts";
 import { fusedRows } from "./webgl2/rows.ts";
 import { adamwCall } from "./wgsl/adamw.ts";
 import { tunedFused } from "./wgsl/fused.ts";
@@ -30,6 +30,9 @@ const LARGEST_INTEGER = 2 ** 24;
 
 const hasTuned = (executor: Executor): executor is Executor & TunedExecutor =>
   executor.runTuned !== undefined && executor.style !== undefined;
+
+/** Fused ops whose kernels are gpu.js's own, which take arrays in several buffers. */
+const PLAIN: ReadonlySet<string> = new Set(["rope", "overriddenRows", "scatterRows"]);
 
 /** The executor for kernels that no plain one stands in for: their arrays must lie in one buffer each. */
 const inOnePiece = (executor: Executor & TunedExecutor): TunedExecutor => ({
@@ -69,6 +72,13 @@ export class GpuBackend implements Backend {
     this.fused = {
       rope: (out, inputs, attrs) => {
         if (this.#isWritten(out)) rope(executor, out, inputs, attrs);
+      },
+      overriddenRows: (out, inputs) => {
+        if (this.#isWritten(out)) overriddenRows(executor, out, inputs);
+      },
+      scatterRows: (out, [rows], { ids }) => {
+        const view = ids.view("scatterRows");
+        if (this.#isWritten(out)) scatterRows(executor, out, rows!, view, this.#idsOf(view));
       },
       ...(whole ? tunedFused(whole) : tuned && executor.mode === "webgl2" ? fusedRows(executor) : {}),
     };
@@ -124,8 +134,13 @@ export class GpuBackend implements Backend {
     return this.#executor.read(buffer, at, length);
   }
 
-  fuses(arrays: readonly Buffer[]): boolean {
-    return arrays.every(({ dtype, length }) => this.#executor.isWhole?.(dtype, length) ?? true);
+  fuses(op: string, arrays: readonly Buffer[]): boolean {
+    const { pieces } = this.#executor;
+    if (!pieces) return true;
+    const counts = arrays.map(({ dtype, length }) => pieces.of(dtype, length));
+    if (!PLAIN.has(op)) return counts.every((n) => n === 1);
+    // beside its arrays a kernel may bind an index of rows
+    return counts.reduce((sum, n) => sum + n, 1) <= pieces.most;
   }
   /** Of int32 alone: the others are large, and computed. */
   hostCopy(buffer: Buffer, at: number, length: number): TypedArray | null {

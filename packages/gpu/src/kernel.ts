@@ -67,8 +67,8 @@ export interface Executor {
   run(launch: Launch): void;
   /** Runs a kernel's `glslRows` into four buffers of one length; absent in modes that have none. */
   runRows?(kernel: Kernel, args: Launch["args"], outs: readonly Buffer[]): void;
-  /** Whether such an array lies in one buffer, as kernels of wgsl/ need it; absent in modes where all do. */
-  isWhole?(dtype: DType, length: number): boolean;
+  /** In how many buffers an array lies, where kernels of wgsl/ need one, and how many a kernel may bind; absent in modes where all lie in one. */
+  readonly pieces?: { readonly of: (dtype: DType, length: number) => number; readonly most: number };
   /** Runs a kernel of wgsl/, or gives false for arrays that lie in several buffers; absent in modes that have none. */
   runTuned?(call: TunedCall): boolean;
   /** How those kernels work; absent where there are none. */

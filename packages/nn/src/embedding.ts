@@ -1,4 +1,4 @@
-import { IndexError, type Tensor, add, detach, matmulT, overrideRows, takeRows } from "@neolog/tensor";
+import { IndexError, type Tensor, add, detach, matmulT, overriddenRows, overrideRows, takeRows } from "@neolog/tensor";
 import { Module } from "./module.ts";
 import { blank } from "./init.ts";
 import type { LinearHead, MaybeLinearHead } from "./linearHead.ts";
@@ -33,12 +33,20 @@ export class Embedding extends Module {
   }
   /** ids [n] → [n, hidden]. Throws IndexError for an id outside the table. */
   forward(ids: Int32Array): Tensor {
+    this.#check(ids);
+    const x = takeRows(this.weight, ids);
+    return this.weight.tracked ? this.withoutPaddingGradient(ids, x) : x;
+  }
+  /** The same with rows[slots[i]] in the place of row i wherever slots[i] ≥ 0; `withoutPaddingGradient` is left to the caller. rows [k, hidden] */
+  forwardOverridden(ids: Int32Array, rows: Tensor, slots: Int32Array): Tensor {
+    this.#check(ids);
+    return overriddenRows(this.weight, ids, rows, slots);
+  }
+  #check(ids: Int32Array): void {
     const outside = ids.find((id) => id < 0 || id >= this.num_embeddings);
     if (outside !== undefined) {
       throw new IndexError("Embedding", `token ids must be in [0, ${this.num_embeddings})`, outside);
     }
-    const x = takeRows(this.weight, ids);
-    return this.weight.tracked ? this.withoutPaddingGradient(ids, x) : x;
   }
 
   /** hidden [..., hidden] → logits [..., vocab] */

@@ -277,12 +277,17 @@ export class TrainableTokensLayer extends AdapterLayer {
 
   #embed(ids: Int32Array): Tensor {
     const base = this.base_layer as Embedding | TiedEmbedding;
-    let x = base.forward(ids);
+    let x: Tensor | null = null;
     for (const { slots, rows, samples } of this.overrides("input")) {
       const counts = samples && eachOf(samples, ids.length);
       const rowAt = ids.map((id, i) => (counts && !counts[i] ? -1 : (slots.get(id) ?? -1)));
-      if (rows.tracked || rowAt.some((slot) => slot >= 0)) x = overrideRows(x, this.#asStored(rows), rowAt);
+      if (!rows.tracked && rowAt.every((slot) => slot < 0)) continue;
+      const stored = this.#asStored(rows);
+      // what is looked up and what overrides it, in one kernel
+      if (!x && base instanceof Embedding) x = base.forwardOverridden(ids, stored, rowAt);
+      else x = overrideRows(x ?? base.forward(ids), stored, rowAt);
     }
+    x ??= base.forward(ids);
     return x.tracked && base instanceof Embedding ? base.withoutPaddingGradient(ids, x) : x;
   }
 

@@ -1,6 +1,6 @@
 import type { DType, TypedArray } from "./dtype.ts";
 import type { Layout } from "./layout.ts";
-import type { FusedName, GradientName, OpAttrs } from "./op.ts";
+import type { KernelName, OpAttrs } from "./op.ts";
 import type { AdamWArrays, AdamWNumbers } from "./ops/adamw.ts";
 
 /** A run of `length` elements that a backend owns. */
@@ -67,12 +67,12 @@ export interface Backend {
    * heads of attention's k and v may lie apart (`rowsPerHead`).
    */
   readonly fused?: {
-    readonly [N in FusedName | GradientName]?: (out: View, inputs: readonly View[], attrs: OpAttrs[N]) => void;
+    readonly [N in KernelName]?: (out: View, inputs: readonly View[], attrs: OpAttrs[N]) => void;
   };
   /** Optional kernels that change arrays in place, each defined like those of `fused`. Views are contiguous, no two of one buffer. */
   readonly updates?: {
     readonly adamw?: (arrays: AdamWArrays<View>, numbers: AdamWNumbers) => void;
   };
   /** False where the kernels of `fused` and `updates` cannot take such arrays, inputs and result: composites then run. Absent where they take all. */
-  fuses?(arrays: readonly Buffer[]): boolean;
+  fuses?(op: string, arrays: readonly Buffer[]): boolean;
 }

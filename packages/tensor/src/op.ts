@@ -30,6 +30,7 @@ export interface FusedAttrs {
   rope: { readonly interleaved: boolean };
   attention: Scoring & { readonly past?: KeysAndValues };
   crossEntropy: { readonly ignoreIndex: number };
+  overriddenRows: null;
 }
 export type FusedName = keyof FusedAttrs;
 
@@ -47,6 +48,9 @@ export interface GradientAttrs {
   };
 }
 export type GradientName = keyof GradientAttrs;
+
+/** Every op that a backend may have in one kernel, though what it is made of is no composite of ops. */
+export type KernelName = FusedName | GradientName | "scatterRows";
 
 /** Every op with what its gradient needs beside inputs and output. */
 export interface OpAttrs extends Record<PointwiseName, null>, FusedAttrs, GradientAttrs {
@@ -197,12 +201,17 @@ export function fusedGradient<N extends GradientName>(
   return computed(op, inputs, { shape, dtype }, run, null);
 }
 
-function kernelFor<N extends FusedName | GradientName>(op: N, inputs: readonly Tensor[], shape: Shape) {
+/** The backend's kernel for an op, where it has one that takes these inputs and a result of that shape. */
+export function kernelFor<N extends KernelName>(
+  op: N,
+  inputs: readonly Tensor[],
+  shape: Shape,
+): NonNullable<Backend["fused"]>[N] | undefined {
   const backend = commonBackend(op, inputs);
   const kernel = backend.fused?.[op];
   if (!kernel || !backend.fuses) return kernel;
   const out = { dtype: resultDType(inputs.map((x) => x.dtype)), length: sizeOf(shape) };
-  return backend.fuses([...inputs.map((x) => x.view(op).buffer), out]) ? kernel : undefined;
+  return backend.fuses(op, [...inputs.map((x) => x.view(op).buffer), out]) ? kernel : undefined;
 }
 
 /**

@@ -11,6 +11,7 @@ import {
   layerNorm,
   logSoftmax,
   openBackend,
+  overriddenRows,
   rmsNorm,
   rope,
   sizeOf,
@@ -50,6 +51,7 @@ const COMPOSITES: { readonly [N in FusedName]: (inputs: readonly Tensor[], attrs
   rmsNorm: ([x, weight], { eps }) => rmsNorm(x!, weight!, eps),
   rope: ([x, cos, sin], { interleaved }) => rope(x!, cos!, sin!, interleaved),
   attention: ([q, k, v, mask], options) => attention(q!, k!, v!, mask!, options),
+  overriddenRows: ([table, rows, ids, slots]) => overriddenRows(table!, ids!, rows!, slots!),
   crossEntropy: ([logits, targets], { ignoreIndex }) => crossEntropy(logits!, targets!, ignoreIndex),
 };
 
@@ -81,6 +83,7 @@ export async function fusedReference(): Promise<Backend> {
     rope: kernel("rope"),
     attention: kernel("attention"),
     crossEntropy: kernel("crossEntropy"),
+    overriddenRows: kernel("overriddenRows"),
   };
   return replacing(memory, { fused });
 }

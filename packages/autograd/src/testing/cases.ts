@@ -20,6 +20,7 @@ import {
   max,
   min,
   mul,
+  overriddenRows,
   overrideColumns,
   permute,
   pointwise,
@@ -242,6 +243,14 @@ export const CASES: { readonly [N in OpName]: CaseMaker } = {
   scatterRows: rowIds(3).chain((ids) =>
     matrix(ids.length, 2).map((x) => ({ inputs: [x], f: (t) => scatterRows(t, ids, 3) })),
   ),
+  overriddenRows: fc
+    .array(fc.tuple(fc.nat(2), fc.integer({ min: -1, max: 1 })), { minLength: 1, maxLength: 5 })
+    .chain((at) =>
+      fc.tuple(matrix(3, 2), matrix(2, 2)).map((inputs) => {
+        const [ids, slots] = [0, 1].map((i) => Int32Array.from(at, (pair) => pair[i]!));
+        return { inputs, f: (...[table, trained]) => overriddenRows(table!, ids!, trained!, slots!) };
+      }),
+    ),
   overrideColumns: fc
     .tuple(matrix(2, 5), matrix(2, 2))
     .map((inputs) => ({ inputs, f: (...[x, values]) => overrideColumns(x!, values!, Int32Array.of(3, 0)) })),

@@ -42,6 +42,7 @@ export const SAVED: { readonly [N in OpName]: Reads<N> } = {
   matmul: ({ inputs: [a, b] }) => [isTracked(b!) && a!, isTracked(a!) && b!],
   takeRows: ids,
   scatterRows: ids,
+  overriddenRows: ({ inputs: [table, , ids, slots] }) => [isTracked(table!) && ids!, slots!],
   overrideColumns: nothing,
   cast: nothing,
   contiguous: nothing,

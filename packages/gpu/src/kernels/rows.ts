@@ -1,5 +1,5 @@
-import { type View, sizeOf } from "@neolog/tensor";
-import { type Executor, type Kernel, array, int } from "../kernel.ts";
+import { type Buffer, type View, sizeOf } from "@neolog/tensor";
+import { type Executor, type Kernel, type Parameter, array, int } from "../kernel.ts";
 
 /** out[i] = table[ids[i]]; zeros for a negative id. */
 export function takeRows(executor: Executor, out: View, table: View, ids: View): void {
@@ -15,6 +15,49 @@ const TAKE_ROWS: Kernel = {
     return table[offset + integer(ids[idsOffset + idiv(this.thread.x, width)]) * width + imod(this.thread.x, width)];`,
 };
 
+/** out[i] = rows[slots[i]] where slots[i] ≥ 0, else table[ids[i]]; zeros where both are negative. */
+export function overriddenRows(executor: Executor, out: View, inputs: readonly View[]): void {
+  const args = inputs.flatMap(({ buffer, layout }) => [buffer, layout.offset]);
+  executor.run({ kernel: OVERRIDDEN_ROWS, args: [...args, out.layout.shape[1]!], out });
+}
+
+const SLOT = "slots[slotsOffset + idiv(this.thread.x, width)]";
+const ID = "ids[idsOffset + idiv(this.thread.x, width)]";
+const OVERRIDDEN_ROWS: Kernel = {
+  key: "overriddenRows",
+  parameters: [
+    ...["table", "rows", "ids", "slots"].flatMap((name) => [array(name), int(`${name}Offset`)]),
+    int("width"),
+  ],
+  body: `if (${SLOT} >= 0) { return rows[rowsOffset + integer(${SLOT}) * width + imod(this.thread.x, width)]; }
+    if (${ID} < 0) { return 0; }
+    return table[tableOffset + integer(${ID}) * width + imod(this.thread.x, width)];`,
+};
+
+/** out[r] = Σ rows[i] over all i with ids[i] = r, in ascending i. `known` as for `addRows`. */
+export function scatterRows(executor: Executor, out: View, rows: View, ids: View, known: Int32Array | null): void {
+  const [count, ...row] = out.layout.shape as [number, ...number[]];
+  const operands = [rows.buffer, rows.layout.offset, sizeOf(row)];
+  const n = ids.layout.shape[0]!;
+  if (known)
+    withIndex(executor, known, count, (index) =>
+      executor.run({ kernel: SUM_ROWS, args: [...operands, ...index], out }),
+    );
+  else executor.run({ kernel: SEARCH_AND_SUM_ROWS, args: [...operands, ids.buffer, ids.layout.offset, n], out });
+}
+
+/** Lends what `byRow` finds, and where `order` begins in it. */
+function withIndex(executor: Executor, ids: Int32Array, count: number, use: (index: [Buffer, number]) => void): void {
+  const { order, starts } = byRow(ids, count);
+  const index = new Int32Array(starts.length + order.length);
+  index.set(starts);
+  index.set(order, starts.length);
+  const buffer = executor.allocate("int32", index.length);
+  executor.write(buffer, index, 0);
+  use([buffer, starts.length]);
+  executor.free(buffer);
+}
+
 /** out[ids[i]] += rows[i] in ascending i. `known` are the ids where the host has them: rows are then looked up, not searched for. */
 export function addRows(executor: Executor, out: View, rows: View, ids: View, known: Int32Array | null): void {
   const [count, ...row] = out.layout.shape as [number, ...number[]];
@@ -25,12 +68,7 @@ export function addRows(executor: Executor, out: View, rows: View, ids: View, kn
     executor.run({ kernel: SEARCH_ROWS, args: [...operands, ids.buffer, ids.layout.offset, n], out });
     return;
   }
-  const { order, starts } = byRow(known, count);
-  const buffer = executor.allocate("int32", starts.length + order.length);
-  executor.write(buffer, starts, 0);
-  if (order.length > 0) executor.write(buffer, order, starts.length);
-  executor.run({ kernel: ADD_ROWS, args: [...operands, buffer, starts.length], out });
-  executor.free(buffer);
+  withIndex(executor, known, count, (index) => executor.run({ kernel: ADD_ROWS, args: [...operands, ...index], out }));
 }
 
 /** For each row r the positions order[starts[r]] … order[starts[r + 1] − 1] at which r is named, ascending. */
@@ -46,25 +84,31 @@ export function byRow(ids: Int32Array, count: number): { readonly order: Int32Ar
   return { order, starts };
 }
 
-const OPERANDS = [array("old"), int("offset"), array("rows"), int("rowsOffset"), int("width")];
+const ROWS = [array("rows"), int("rowsOffset"), int("width")];
+const OLD = [array("old"), int("offset")];
 const HERE = { row: "idiv(this.thread.x, width)", column: "imod(this.thread.x, width)" };
 
-const ADD_ROWS: Kernel = {
-  key: "addRows",
-  parameters: [...OPERANDS, array("index"), int("starts")],
-  body: `let total = old[offset + this.thread.x];
+/** Adds to what `first` says. */
+const summed = (key: string, before: readonly Parameter[], first: string): Kernel => ({
+  key,
+  parameters: [...before, ...ROWS, array("index"), int("starts")],
+  body: `let total = ${first};
     for (let i = 0; i < integer(index[${HERE.row} + 1]) - integer(index[${HERE.row}]); i++) {
       total += rows[rowsOffset + integer(index[starts + integer(index[${HERE.row}]) + i]) * width + ${HERE.column}];
     }
     return total;`,
-};
-
-const SEARCH_ROWS: Kernel = {
-  key: "addRows, searching",
-  parameters: [...OPERANDS, array("ids"), int("idsOffset"), int("n")],
-  body: `let total = old[offset + this.thread.x];
+});
+const searched = (key: string, before: readonly Parameter[], first: string): Kernel => ({
+  key,
+  parameters: [...before, ...ROWS, array("ids"), int("idsOffset"), int("n")],
+  body: `let total = ${first};
     for (let i = 0; i < n; i++) {
       if (integer(ids[idsOffset + i]) === ${HERE.row}) { total += rows[rowsOffset + i * width + ${HERE.column}]; }
     }
     return total;`,
-};
+});
+
+const ADD_ROWS = summed("addRows", OLD, "old[offset + this.thread.x]");
+const SUM_ROWS = summed("scatterRows", [], "0");
+const SEARCH_ROWS = searched("addRows, searching", OLD, "old[offset + this.thread.x]");
+const SEARCH_AND_SUM_ROWS = searched("scatterRows, searching", [], "0");

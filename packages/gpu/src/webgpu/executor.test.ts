@@ -4,7 +4,9 @@ import {
   add,
   cast,
   contiguous,
+  intTensor,
   matmulT,
+  overriddenRows,
   mul,
   rand,
   scatterRows,
@@ -117,6 +119,26 @@ describe.skipIf(why)(`webgpu${why ? `: ${why}` : ""}`, () => {
     adamw({ p, grad, exp_avg, exp_avg_sq, toward: null }, numbers);
     const after = await p.data();
     before.forEach((x, i) => expect(after[i]).toBeCloseTo(x + 0.5, 5));
+  });
+
+  test("rows looked up and overridden are one dispatch, their gradient another, in several buffers too", async () => {
+    using _scope = new Scope();
+    const [gpu, cpu] = [await open({ maxBindingBytes: 4096 }), await openBackend("cpu")];
+    const ids = Int32Array.of(299, 3, 3, 150, 0, 7, 3);
+    const slots = Int32Array.of(-1, 1, 1, -1, 0, -1, -1);
+    for (const dtype of ["float32", "bfloat16"] as const) {
+      const [found, expected] = [gpu, cpu].map((backend) => {
+        const table = cast(rand([300, 8], 3, "float32", backend), dtype);
+        const rows = rand([2, 8], 4, "float32", backend);
+        const [index, places] = [ids, slots].map((list) => intTensor(list, [list.length], backend));
+        const before = gpu.dispatches;
+        const x = overriddenRows(table, index!, rows, places!);
+        const gradient = scatterRows(mul(x, 1), places!, 2);
+        if (backend === gpu) expect(gpu.dispatches - before).toBe(3);
+        return [x, gradient];
+      });
+      for (const [i, t] of found!.entries()) expect(await t.data()).toEqual(await expected![i]!.data());
+    }
   });
 
   test("a freed buffer's memory serves the next op before the first is submitted", async () => {

@@ -54,6 +54,7 @@ export class WebGpuExecutor implements Executor {
   readonly mode = "webgpu";
   readonly info: Executor["info"];
   readonly style: KernelStyle;
+  readonly pieces: NonNullable<Executor["pieces"]>;
   readonly #device: GPUDevice;
   readonly #lib: GpuJs;
   readonly #translator: Translator;
@@ -73,6 +74,10 @@ export class WebGpuExecutor implements Executor {
     this.#pool = new Pool(device, poolBytes);
     this.#recorder = new Recorder(device, maxPending);
     this.#partWords = Math.floor(maxBindingBytes / 1024) * 256;
+    this.pieces = {
+      of: (dtype, length) => Math.max(1, Math.ceil(length / this.#partOf(dtype))),
+      most: device.limits.maxStorageBuffersPerShaderStage,
+    };
     void device.lost.then(({ message, reason }) => {
       this.#failure = new DeviceLostError(message || reason);
     });
@@ -96,9 +101,6 @@ export class WebGpuExecutor implements Executor {
     return length * BYTES_PER_ELEMENT[dtype];
   }
 
-  isWhole(dtype: DType, length: number): boolean {
-    return length <= this.#partOf(dtype);
-  }
   allocate(dtype: DType, length: number): DeviceBuffer {
     this.#check();
     const slabs: Slab[] = [];

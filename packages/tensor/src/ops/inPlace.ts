@@ -19,5 +19,5 @@ export function viewsInPlace(op: string, tensors: readonly Tensor[]): View[] | n
   const views = tensors.map((x) => x.view(op));
   const buffers = views.map(({ buffer }) => buffer);
   const fits = views.every(({ layout }) => isContiguous(layout)) && new Set(buffers).size === buffers.length;
-  return fits && (tensors[0]!.backend.fuses?.(buffers) ?? true) ? views : null;
+  return fits && (tensors[0]!.backend.fuses?.(op, buffers) ?? true) ? views : null;
 }

@@ -1,8 +1,8 @@
 import { arange, intTensor } from "../create.ts";
 import { resultDType } from "../dtype.ts";
 import { IndexError, type Shape, ShapeError } from "../errors.ts";
-import { contiguousLayout, resolveAxis, sliceLayout } from "../layout.ts";
-import { execute, withContiguous } from "../op.ts";
+import { contiguousLayout, resolveAxis, sameShape, sliceLayout } from "../layout.ts";
+import { execute, fused, kernelFor, withContiguous } from "../op.ts";
 import type { Tensor } from "../tensor.ts";
 import { cat, contiguous, reshape, slice, unsqueeze } from "./movement.ts";
 import { add, greaterEqual, mul, where } from "./pointwise.ts";
@@ -45,8 +45,12 @@ export function scatterRows(rows: Tensor, ids: RowIds, count: number): Tensor {
     { ids: index },
     { shape: [count, ...row], dtype: rows.dtype },
     (backend, out) => {
-      backend.fill(out, 0);
-      withContiguous("scatterRows", [rows], ([view]) => backend.addRows(out, view!, index.view("scatterRows")));
+      withContiguous("scatterRows", [rows], ([view]) => {
+        const kernel = kernelFor("scatterRows", [rows, index], [count, ...row]);
+        if (kernel) return kernel(out, [view!], { ids: index });
+        backend.fill(out, 0);
+        backend.addRows(out, view!, index.view("scatterRows"));
+      });
     },
   );
 }
@@ -64,6 +68,23 @@ export function overrideRows(x: Tensor, rows: Tensor, slots: RowIds): Tensor {
     );
   }
   return where(unsqueeze(greaterEqual(index, 0), 1), takeRows(rows, index), x);
+}
+
+/**
+ * overrideRows(takeRows(table, ids), rows, slots) in one kernel where the backend has it: table [V, D], rows [k, D], ids and slots [n]
+ * → [n, D]. The gradients add up per row.
+ */
+export function overriddenRows(table: Tensor, ids: RowIds, rows: Tensor, slots: RowIds): Tensor {
+  const [V, D] = table.shape;
+  if (V === undefined || table.shape.length !== 2 || !sameShape(rows.shape, [rows.shape[0]!, D!]))
+    throw new ShapeError("overriddenRows", "table [V, D] and rows [k, D] are needed", table.shape, rows.shape);
+  const index = onDevice("overriddenRows", ids, V, table);
+  const places = onDevice("overriddenRows", slots, rows.shape[0]!, table);
+  if (index.size !== places.size)
+    throw new ShapeError("overriddenRows", "as many slots as ids are needed", index.shape, places.shape);
+  return fused("overriddenRows", [table, rows, index, places], null, [index.size, D!], () =>
+    overrideRows(takeRows(table, index), rows, places),
+  );
 }
 
 /** x [..., V] with column columns[j] replaced by column j of values [..., k]; columns are distinct. */

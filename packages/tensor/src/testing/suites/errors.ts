@@ -9,7 +9,7 @@ import { layerNorm, layerNormGrad, rmsNormGrad } from "../../ops/norm.ts";
 import { add } from "../../ops/pointwise.ts";
 import { argmax, max, sum } from "../../ops/reduce.ts";
 import { rope } from "../../ops/rope.ts";
-import { gather, overrideColumns, overrideRows, scatterRows, takeRows } from "../../ops/rows.ts";
+import { gather, overriddenRows, overrideColumns, overrideRows, scatterRows, takeRows } from "../../ops/rows.ts";
 import { softmaxGrad } from "../../ops/softmax.ts";
 import { Scope } from "../../scope.ts";
 import type { Tensor } from "../../tensor.ts";
@@ -58,6 +58,18 @@ const MESSAGES: readonly [message: string, call: (t: Make, ints: Make) => unknow
   [
     "ShapeError: overrideRows: x [n, D], rows [k, D] and slots [n] must agree, got [2, 3] and [1, 4] and [2]",
     (t) => overrideRows(t(2, 3), t(1, 4), Int32Array.of(0, -1)),
+  ],
+  [
+    "ShapeError: overriddenRows: table [V, D] and rows [k, D] are needed, got [2, 3] and [1, 4]",
+    (t) => overriddenRows(t(2, 3), Int32Array.of(0), t(1, 4), Int32Array.of(-1)),
+  ],
+  [
+    "ShapeError: overriddenRows: as many slots as ids are needed, got [2] and [1]",
+    (t) => overriddenRows(t(2, 3), Int32Array.of(0, 1), t(1, 3), Int32Array.of(-1)),
+  ],
+  [
+    "IndexError: overriddenRows: ids must be below 2, got 2",
+    (t) => overriddenRows(t(2, 3), Int32Array.of(2), t(1, 3), Int32Array.of(0)),
   ],
   [
     "ShapeError: overrideColumns: values must hold 1 columns for each row of x, got [2, 3] and [2, 2]",

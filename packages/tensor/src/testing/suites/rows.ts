@@ -4,6 +4,7 @@ import { intTensor } from "../../create.ts";
 import type { DType } from "../../dtype.ts";
 import {
   gather,
+  overriddenRows,
   overrideColumns,
   overrideRows,
   scatterAdd,
@@ -12,7 +13,7 @@ import {
   takeRows,
 } from "../../ops/rows.ts";
 import { drawn, floats, ordinary, positiveSizes, shapes, sizes } from "../arbitraries.ts";
-import { type Bench, agree, always } from "../bench.ts";
+import { type Bench, agree, always, identical } from "../bench.ts";
 
 /** Row ids below `count`, negative ones among them. */
 const ids = (count: number, length: fc.Arbitrary<number> = fc.nat(6)): fc.Arbitrary<Int32Array> =>
@@ -55,6 +56,25 @@ export function rowsSuite(bench: Bench): void {
       await always(choice, ([x, rows, slots]) =>
         agree(bench, (backend) => overrideRows(x.on(backend), rows.on(backend), slots)),
       );
+    });
+    test("overriddenRows is overrideRows of takeRows, and bytes are copied", async () => {
+      const choice = fc
+        .tuple(sizes, positiveSizes, positiveSizes, sizes, fc.constantFrom<DType>("float32", "bfloat16"))
+        .chain(([n, V, k, width, dtype]) =>
+          fc.tuple(
+            drawn([V, width], dtype === "float32" ? floats : ordinary, dtype),
+            ids(V, fc.constant(n)),
+            drawn([k, width], floats),
+            ids(k, fc.constant(n)),
+          ),
+        );
+      await always(choice, async ([table, index, rows, slots]) => {
+        await agree(bench, (backend) => overriddenRows(table.on(backend), index, rows.on(backend), slots));
+        await identical(
+          () => overriddenRows(table.on(bench.tested), index, rows.on(bench.tested), slots),
+          () => overrideRows(takeRows(table.on(bench.tested), index), rows.on(bench.tested), slots),
+        );
+      });
     });
     test("overrideColumns and takeColumns", async () => {
       const choice = shapes(1, 3, positiveSizes).chain((shape) => {
