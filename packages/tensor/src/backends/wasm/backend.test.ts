@@ -45,15 +45,16 @@ describe("without room", () => {
 });
 
 describe("memory", () => {
-  test("says what is live, was live at most, is reserved, and by dtype", () => {
+  test("says what is live, was live at most, is reserved, was touched, and by dtype", () => {
     using _scope = new Scope();
     const backend = new WasmBackend({ threads: 1 });
     const x = full([10, 10], 1, "float32", backend);
     full([10], 1, "int32", backend);
     x.dispose();
-    const { reserved, ...report } = backend.memory();
+    const { reserved, touched, ...report } = backend.memory();
     expect(report).toEqual({ live: 40, peak: 440, byDType: { float32: 0, int32: 40 }, memories: 1 });
     expect(reserved).toBeGreaterThan(2 ** 20);
+    expect(touched).toBeLessThan(reserved);
   });
 });
 

@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { BYTES_PER_ELEMENT, type DType } from "../../dtype.ts";
 import { BackendError } from "../../errors.ts";
+import { Random } from "../../random.ts";
 import { Heap, type WasmBuffer } from "./heap.ts";
 import { heapStart } from "./layoutOfMemory.ts";
 
@@ -100,6 +101,24 @@ describe("Heap", () => {
         expect(reserved).toBeLessThanOrEqual(heapStart(1) + 2 * peak + (33 << 20));
       }),
       { numRuns: 200 },
+    );
+  });
+
+  test("blocks of ever other sizes touch little more than was ever live", () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 2 ** 31 - 1 }), (seed) => {
+        const heap = new Heap(1);
+        const random = new Random(seed);
+        for (let step = 0; step < 200; step++) {
+          const longest = 1 + random.below(64);
+          const live = Array.from({ length: 60 }, () => heap.allocate("float32", longest * (1 + random.below(2000))));
+          for (const i of random.permutation(live.length)) heap.free(live[i]!);
+        }
+        const { peak, touched, reserved } = heap.report();
+        expect(touched - heapStart(1)).toBeLessThan(1.25 * peak);
+        expect(touched).toBeLessThan(reserved);
+      }),
+      { numRuns: 10 },
     );
   });
 

@@ -8,6 +8,11 @@ import { heapStart } from "./layoutOfMemory.ts";
 const PAGE = 65_536;
 /** Memory grows by at least this much. */
 const GROWTH = 32 << 20;
+/**
+ * How much more of it is touched before free blocks are joined again, where `top` bytes are: texts of ever other lengths leave blocks of
+ * ever other sizes, and what was touched stays resident.
+ */
+const stepOf = (top: number): number => Math.max(1 << 20, top / 64);
 const LARGE = 1 << 20;
 /** A buffer lies in one memory, whose last page stays unused. */
 const MAX_BYTES = (MAX_PAGES - 1) * PAGE;
@@ -32,11 +37,16 @@ export class WasmMemory {
   readonly #free = new Map<number, number[]>();
   /** Merged free space, by address. */
   #spans: { start: number; size: number }[] = [];
+  /** Behind all blocks, live and free. */
   #top: number;
+  /** Where the top must stop until free blocks are joined. */
+  #stop = 0;
+  /** How far blocks ever reached: what may be resident. */
+  #touched: number;
 
   constructor(index: number, threads: number) {
     this.index = index;
-    this.#top = heapStart(threads);
+    this.#top = this.#touched = heapStart(threads);
     const initial = Math.ceil(this.#top / PAGE);
     this.memory = new WebAssembly.Memory({ initial, maximum: MAX_PAGES, shared: true });
     this.#refresh();
@@ -48,6 +58,9 @@ export class WasmMemory {
   }
   get size(): number {
     return this.buffer.byteLength;
+  }
+  get touched(): number {
+    return this.#touched;
   }
 
   /** The address of a block of `bytes` (rounded), or 0 where none can be had. */
@@ -74,14 +87,16 @@ export class WasmMemory {
   }
   /** The last page stays unused: kernels may read a little past the end of a buffer. */
   #fromTop(size: number): number | undefined {
-    if (this.#top + size + PAGE > this.size) {
+    if (this.#top + size > Math.min(this.#stop, this.size - PAGE)) {
       this.#merge();
       const merged = this.#fromSpans(size);
       if (merged !== undefined) return merged;
       if (this.#top + size + PAGE > this.size && !this.#grow(this.#top + size + PAGE)) return undefined;
+      this.#stop = this.#top + size + stepOf(this.#top);
     }
     const start = this.#top;
     this.#top += size;
+    this.#touched = Math.max(this.#touched, this.#top);
     return start;
   }
   /** Joins all free blocks that touch; what touches the top goes back to it. */
@@ -158,6 +173,8 @@ export interface MemoryReport {
   readonly peak: number;
   /** Bytes that the memories have grown to. */
   readonly reserved: number;
+  /** Of which blocks ever reached: what may be resident. */
+  readonly touched: number;
   readonly byDType: Readonly<Record<string, number>>;
   readonly memories: number;
 }
@@ -194,6 +211,7 @@ export class Heap {
       live: this.#bytes,
       peak: this.#peak,
       reserved: this.memories.reduce((sum, memory) => sum + memory.size, 0),
+      touched: this.memories.reduce((sum, memory) => sum + memory.touched, 0),
       byDType: Object.fromEntries(this.#byDType),
       memories: this.memories.length,
     };
