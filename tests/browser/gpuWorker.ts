@@ -1,6 +1,7 @@
 import { type GpuBackend, type GpuOptions, openGpu } from "@neolog/gpu";
 import { conformance } from "@neolog/tensor/testing";
 import { singleGradients } from "../../packages/autograd/src/testing/singleGradients.ts";
+import { attentionSuite } from "./attentionInChunks.ts";
 import { toleranceOf } from "./gpuTolerances.ts";
 import { goldenSuite } from "../goldenSuite.ts";
 import { packedMatmulSuite } from "./packedMatmul.ts";
@@ -35,6 +36,7 @@ async function report({ mode, only, models, steps }: GpuRequest): Promise<GpuRep
   const suites = (): void => {
     conformance("gpu", open, { tolerances: toleranceOf(mode), setting: mode ?? "" });
     packedMatmulSuite(shared);
+    attentionSuite(shared);
     rulesSuite(shared);
     singleGradients(shared, { numRuns: 5 });
     goldenSuite(url, models, shared);

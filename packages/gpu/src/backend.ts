@@ -19,6 +19,7 @@ import { pointwise } from "./kernels/pointwise.ts";
 import { reduce } from "./kernels/reduce.ts";
 import { rope } from "./kernels/rope.ts";
 import { addRows, overriddenRows, scatterRows, takeRows } from "./kernels/rows.ts";
+import { fusedAttention } from "./webgl2/attention.ts";
 import { fusedRows } from "./webgl2/rows.ts";
 import { adamwCall } from "./wgsl/adamw.ts";
 import { tunedFused } from "./wgsl/fused.ts";
@@ -27,6 +28,9 @@ import type { TunedExecutor } from "./wgsl/tunedKernel.ts";
 
 /** Whole numbers up to this one are held exactly: int32 lies on the device as float32. */
 const LARGEST_INTEGER = 2 ** 24;
+
+const hasRows = (executor: Executor): executor is Executor & Required<Pick<Executor, "runRows">> =>
+  executor.runRows !== undefined;
 
 const hasTuned = (executor: Executor): executor is Executor & TunedExecutor =>
   executor.runTuned !== undefined && executor.style !== undefined;
@@ -59,6 +63,7 @@ export class GpuBackend implements Backend {
   readonly #known = new WeakMap<Buffer, Int32Array>();
   readonly fused: NonNullable<Backend["fused"]>;
   readonly updates: NonNullable<Backend["updates"]>;
+  readonly strided?: NonNullable<Backend["strided"]>;
   #live = 0;
   #bytes = 0;
   #peak = 0;
@@ -80,9 +85,14 @@ export class GpuBackend implements Backend {
         const view = ids.view("scatterRows");
         if (this.#isWritten(out)) scatterRows(executor, out, rows!, view, this.#idsOf(view));
       },
-      ...(whole ? tunedFused(whole) : tuned && executor.mode === "webgl2" ? fusedRows(executor) : {}),
+      ...(whole ? tunedFused(whole) : {}),
     };
     this.updates = whole ? { adamw: (arrays, numbers) => void whole.runTuned(adamwCall(arrays, numbers)) } : {};
+    if (tuned && hasRows(executor)) {
+      const attention = fusedAttention(executor);
+      Object.assign(this.fused, fusedRows(executor), attention);
+      this.strided = Object.keys(attention) as (keyof typeof attention)[];
+    }
     this.info = { name: "gpu", mode: executor.mode, ...executor.info };
   }
 

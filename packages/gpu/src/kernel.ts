@@ -65,7 +65,7 @@ export interface Executor {
   read(buffer: Buffer, at: number, length: number): Promise<TypedArray>;
   free(buffer: Buffer): void;
   run(launch: Launch): void;
-  /** Runs a kernel's `glslRows` into four buffers of one length; absent in modes that have none. */
+  /** Runs a kernel's `glslRows` into four buffers of one length, or those that are given of them; absent in modes that have none. */
   runRows?(kernel: Kernel, args: Launch["args"], outs: readonly Buffer[]): void;
   /** In how many buffers an array lies, where kernels of wgsl/ need one, and how many a kernel may bind; absent in modes where all lie in one. */
   readonly pieces?: { readonly of: (dtype: DType, length: number) => number; readonly most: number };

@@ -64,11 +64,13 @@ export interface Backend {
   random(distribution: Distribution, out: View, seed: number): void;
   /**
    * Optional one-pass kernels; each is defined by the composite of the same name in ops/. Inputs and out are contiguous, but the
-   * heads of attention's k and v may lie apart (`rowsPerHead`).
+   * heads of attention's k and v may lie apart (`rowsPerHead`), and inputs of ops named in `strided` lie anyhow.
    */
   readonly fused?: {
     readonly [N in KernelName]?: (out: View, inputs: readonly View[], attrs: OpAttrs[N]) => void;
   };
+  /** Those of `fused` that take inputs of any strides; the others get copies of what is not contiguous. */
+  readonly strided?: readonly KernelName[];
   /** Optional kernels that change arrays in place, each defined like those of `fused`. Views are contiguous, no two of one buffer. */
   readonly updates?: {
     readonly adamw?: (arrays: AdamWArrays<View>, numbers: AdamWNumbers) => void;

@@ -164,7 +164,7 @@ export function relayout<N extends OpName>(op: N, x: Tensor, attrs: OpAttrs[N], 
 
 /**
  * Runs the backend's one-pass kernel where it has one, else the composite that defines the op. Inputs that are not contiguous are
- * copied, but for those whose number `asIs` lets through.
+ * copied, but for those whose number `asIs` lets through, or where the kernel takes any strides.
  */
 export function fused<N extends FusedName>(
   op: N,
@@ -177,8 +177,8 @@ export function fused<N extends FusedName>(
   const kernel = kernelFor(op, inputs, shape);
   if (!kernel) return composite();
   const dtype = resultDType(inputs.map((x) => x.dtype));
-  return execute(op, inputs, attrs, { shape, dtype }, (_, out) => {
-    withContiguous(op, inputs, (views) => kernel(out, views, attrs), asIs);
+  return execute(op, inputs, attrs, { shape, dtype }, (backend, out) => {
+    withContiguous(op, inputs, (views) => kernel(out, views, attrs), takesAll(backend, op) ?? asIs);
   });
 }
 
@@ -197,9 +197,14 @@ export function fusedGradient<N extends GradientName>(
   const kernel = kernelFor(op, inputs, shape);
   if (!kernel) return composite();
   const dtype = resultDType(inputs.map((x) => x.dtype));
-  const run = (_: Backend, out: View): void => withContiguous(op, inputs, (views) => kernel(out, views, attrs));
+  const run = (backend: Backend, out: View): void =>
+    withContiguous(op, inputs, (views) => kernel(out, views, attrs), takesAll(backend, op));
   return computed(op, inputs, { shape, dtype }, run, null);
 }
+
+/** What lets every input through as it is, where the backend's kernel takes any strides. */
+const takesAll = ({ strided }: Backend, op: KernelName): (() => boolean) | undefined =>
+  strided?.includes(op) ? () => true : undefined;
 
 /** The backend's kernel for an op, where it has one that takes these inputs and a result of that shape. */
 export function kernelFor<N extends KernelName>(

@@ -105,9 +105,8 @@ export class WebGl2Executor implements Executor {
     const targets = outs.map(({ length }) => this.#textures.take(length));
     this.#rows ??= gl.createFramebuffer();
     gl.bindFramebuffer(gl.FRAMEBUFFER, this.#rows);
-    targets.forEach(({ texture }, i) =>
-      gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0 + i, gl.TEXTURE_2D, texture, 0),
-    );
+    for (let i = 0; i < 4; i++)
+      gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0 + i, gl.TEXTURE_2D, targets[i]?.texture ?? null, 0);
     gl.drawBuffers(targets.map((_, i) => gl.COLOR_ATTACHMENT0 + i));
     this.#draw(kernel, args, outs[0]!.length, targets[0]!, this.#rows, 0);
     outs.forEach((buffer, i) => this.#replace(buffer, targets[i]!));

@@ -68,7 +68,7 @@ const ROWS = {
   },
 } satisfies Record<string, RowOp>;
 
-const FUNCTIONS = `
+export const VECTORS = `
 vec4 expOf(vec4 x) { return vec4(expOf(x.x), expOf(x.y), expOf(x.z), expOf(x.w)); }
 float summed(float x) { return x; }
 float summed(vec4 x) { return (x.x + x.y) + (x.z + x.w); }
@@ -103,7 +103,7 @@ const kernelsOf = cached((op, whole): readonly [stats: Kernel, values: Kernel] =
   const at = (first: string): string => `int row = ${first} / user_n; int column = ${first} % user_n;
   vec4 s = fetch4(user_stats, user_statsDim.y, 4 * row);
   ${inputs.map(load("row", "column")).join(" ")}`;
-  const shared = { body: "return 0;", glslFunctions: FUNCTIONS };
+  const shared = { body: "return 0;", glslFunctions: VECTORS };
   return [
     {
       ...shared,
