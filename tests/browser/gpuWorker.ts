@@ -4,6 +4,7 @@ import { singleGradients } from "../../packages/autograd/src/testing/singleGradi
 import { attentionSuite } from "./attentionInChunks.ts";
 import { toleranceOf } from "./gpuTolerances.ts";
 import { goldenSuite } from "../goldenSuite.ts";
+import { longRowsSuite } from "./longRows.ts";
 import { packedMatmulSuite } from "./packedMatmul.ts";
 import { rulesSuite } from "./rulesSuite.ts";
 import { type Results, runSuites } from "./runner.ts";
@@ -37,6 +38,7 @@ async function report({ mode, only, models, steps }: GpuRequest): Promise<GpuRep
     conformance("gpu", open, { tolerances: toleranceOf(mode), setting: mode ?? "" });
     packedMatmulSuite(shared);
     attentionSuite(shared);
+    longRowsSuite(shared);
     rulesSuite(shared);
     singleGradients(shared, { numRuns: 5 });
     goldenSuite(url, models, shared);

@@ -20,6 +20,7 @@ import { reduce } from "./kernels/reduce.ts";
 import { rope } from "./kernels/rope.ts";
 import { addRows, overriddenRows, scatterRows, takeRows } from "./kernels/rows.ts";
 import { fusedAttention } from "./webgl2/attention.ts";
+import { fusedCrossEntropy } from "./webgl2/crossEntropy.ts";
 import { fusedRows } from "./webgl2/rows.ts";
 import { adamwCall } from "./wgsl/adamw.ts";
 import { tunedFused } from "./wgsl/fused.ts";
@@ -90,7 +91,7 @@ export class GpuBackend implements Backend {
     this.updates = whole ? { adamw: (arrays, numbers) => void whole.runTuned(adamwCall(arrays, numbers)) } : {};
     if (tuned && hasRows(executor)) {
       const attention = fusedAttention(executor);
-      Object.assign(this.fused, fusedRows(executor), attention);
+      Object.assign(this.fused, fusedRows(executor), fusedCrossEntropy(executor), attention);
       this.strided = Object.keys(attention) as (keyof typeof attention)[];
     }
     this.info = { name: "gpu", mode: executor.mode, ...executor.info };

@@ -1,6 +1,6 @@
 import { type Kernel, type Parameter, array, float, int } from "../kernel.ts";
 import { cached } from "../kernels/cached.ts";
-import { VECTORS } from "./rows.ts";
+import { VECTORS } from "./vectors.ts";
 
 /**
  * The passes of attention, four rows of four elements a fragment. A matrix of theirs, [heads, rows, columns], lies as they compute it:

@@ -1,6 +1,7 @@
 import { type Backend, type View, contiguousLayout, sizeOf } from "@neolog/tensor";
 import { type Executor, type Kernel, array, float, int } from "../kernel.ts";
 import { cached } from "../kernels/cached.ts";
+import { VECTORS } from "./vectors.ts";
 
 /** Elements that are summed before they join the total: rounding grows with n / BLOCK + BLOCK, not with n. */
 const BLOCK = 256;
@@ -34,11 +35,24 @@ const ROWS = {
       `${largest} ${sum({ total: "expOf(x - largest)" })} return vec4(largest, total, 0.0, 0.0);`,
     value: "expOf(x - s.x) / s.y",
   },
+  logSoftmax: {
+    rows: ["x"],
+    vectors: [],
+    stats: (sum, largest) =>
+      `${largest} ${sum({ total: "expOf(x - largest)" })} return vec4(largest, logOf(total), 0.0, 0.0);`,
+    value: "x - s.x - s.y",
+  },
   softmaxGrad: {
     rows: ["y", "g"],
     vectors: [],
     stats: (sum) => `${sum({ along: "g * y" })} return vec4(along);`,
     value: "g * y - y * s.x",
+  },
+  logSoftmaxGrad: {
+    rows: ["y", "g"],
+    vectors: [],
+    stats: (sum) => `${sum({ straight: "g" })} return vec4(straight);`,
+    value: "g - expOf(y) * s.x",
   },
   layerNorm: {
     rows: ["x"],
@@ -67,14 +81,6 @@ const ROWS = {
     value: "(g * w - x * s.y * s.w) * s.y",
   },
 } satisfies Record<string, RowOp>;
-
-export const VECTORS = `
-vec4 expOf(vec4 x) { return vec4(expOf(x.x), expOf(x.y), expOf(x.z), expOf(x.w)); }
-float summed(float x) { return x; }
-float summed(vec4 x) { return (x.x + x.y) + (x.z + x.w); }
-float largestOf(float x) { return x; }
-float largestOf(vec4 x) { return max(max(x.x, x.y), max(x.z, x.w)); }
-`;
 
 /** `whole` where every row and input starts with a texel: four elements at a time, else one. */
 const kernelsOf = cached((op, whole): readonly [stats: Kernel, values: Kernel] => {
@@ -146,7 +152,9 @@ export function fusedRows(executor: Executor): NonNullable<Backend["fused"]> {
     };
   return {
     softmax: alongRows("softmax", [0]),
+    logSoftmax: alongRows("logSoftmax", [0]),
     softmaxGrad: alongRows("softmaxGrad", [0, 1]),
+    logSoftmaxGrad: alongRows("logSoftmaxGrad", [0, 1]),
     layerNorm: alongRows("layerNorm", [0, 1, 2]),
     rmsNorm: alongRows("rmsNorm", [0, 1]),
     layerNormGrad: alongRows("layerNormGrad", [0, 2, 1]),
