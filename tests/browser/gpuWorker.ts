@@ -5,6 +5,7 @@ import { attentionSuite } from "./attentionInChunks.ts";
 import { toleranceOf } from "./gpuTolerances.ts";
 import { goldenSuite } from "../goldenSuite.ts";
 import { longRowsSuite } from "./longRows.ts";
+import { prepareSuite } from "../prepareSuite.ts";
 import { packedMatmulSuite } from "./packedMatmul.ts";
 import { rulesSuite } from "./rulesSuite.ts";
 import { type Results, runSuites } from "./runner.ts";
@@ -42,6 +43,7 @@ async function report({ mode, only, models, steps }: GpuRequest): Promise<GpuRep
     rulesSuite(shared);
     singleGradients(shared, { numRuns: 5 });
     goldenSuite(url, models, shared);
+    prepareSuite(`${url}/gpt2/base`, open);
     steadySuite(`${url}/gpt2/base`, steps, open, (at) => held.push(at));
   };
   return { ...(await runSuites(suites, only === undefined ? undefined : new RegExp(only))), info, held };

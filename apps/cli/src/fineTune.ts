@@ -1,8 +1,8 @@
-import { AdamW, type ScheduleName, backward, schedule } from "@neolog/autograd";
+import { AdamW, type ScheduleName, type TouchedRows, backward, prepareStep, schedule } from "@neolog/autograd";
 import { CliError } from "./errors.ts";
 import { type Batch, type BatchOptions, batchesOf } from "./batches.ts";
 import { kindOf } from "./example.ts";
-import { type PeftModel, type ReusedLoss, originalRows, tokenParameters, touchedRows } from "@neolog/peft-tokens";
+import { type PeftModel, ReusedLoss, originalRows, tokenParameters, touchedRows } from "@neolog/peft-tokens";
 import { lossOf } from "./load.ts";
 import type { Dataset, LanguageModel, Sequence } from "@neolog/models";
 import { Scope } from "@neolog/tensor";
@@ -37,6 +37,8 @@ export class FineTuning {
   readonly #reused: ReusedLoss | null;
   readonly #batches: AsyncGenerator<Batch, void>;
   readonly #factor: (step: number) => number;
+  /** The next batch, where it has been looked at. */
+  #ahead: Batch | null = null;
 
   /** `losses` of the steps that are done. The loss is computed by `reused`, which the run disposes, or as ever where that is null. */
   constructor(
@@ -67,15 +69,28 @@ export class FineTuning {
     return this.step >= this.recipe.steps;
   }
 
+  /** Compiles the next step's kernels, on backends that would do so in it; the step is what it would have been. */
+  async prepare(): Promise<void> {
+    const { inputs } = (this.#ahead = await this.#batch());
+    const reused = this.#reused && new ReusedLoss(this.#peft, this.#reused.report); // what this one keeps was never computed
+    try {
+      const loss = () => reused?.loss(inputs) ?? lossOf(this.#peft, inputs);
+      await prepareStep(this.optimizer, loss, this.#touched(inputs));
+    } finally {
+      reused?.dispose();
+    }
+  }
+
   /** One batch forward, backward and into the rows; → its loss before the update. Throws CliError where that is no number. */
   async next(): Promise<number> {
-    const { inputs, tokens, padding } = (await this.#batches.next()).value!;
+    const { inputs, tokens, padding } = await this.#batch();
+    this.#ahead = null;
     using _scope = new Scope();
     this.optimizer.lr = this.recipe.lr * this.#factor(this.step);
     const loss = this.#reused?.loss(inputs) ?? lossOf(this.#peft, inputs);
     backward(loss);
-    const { row_updates, skip_empty_steps = false } = this.recipe;
-    const touched = row_updates === "lazy" || skip_empty_steps ? touchedRows(this.#peft, inputs) : undefined;
+    const { skip_empty_steps = false } = this.recipe;
+    const touched = this.#touched(inputs);
     const isEmpty = touched && [...touched.values()].every((flags) => Array.from(flags).every((flag) => !flag));
     if (!(isEmpty && skip_empty_steps)) this.optimizer.step(touched);
     this.optimizer.zeroGrad();
@@ -87,6 +102,15 @@ export class FineTuning {
     this.tokens += tokens;
     this.padding += padding;
     return value;
+  }
+
+  async #batch(): Promise<Batch> {
+    return this.#ahead ?? (await this.#batches.next()).value!;
+  }
+  /** The rows that a batch touches, where the recipe asks. */
+  #touched(inputs: Batch["inputs"]): TouchedRows | undefined {
+    const { row_updates, skip_empty_steps } = this.recipe;
+    return row_updates === "lazy" || skip_empty_steps ? touchedRows(this.#peft, inputs) : undefined;
   }
 
   dispose(): void {

@@ -343,6 +343,7 @@ async function runToEnd(
   saveSteps: number,
   checkpoint: () => Promise<void>,
 ): Promise<void> {
+  if (!run.done) await run.prepare();
   const progress = output.progress("training", run.recipe.steps);
   try {
     while (!run.done) {

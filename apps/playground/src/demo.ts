@@ -1,4 +1,4 @@
-import { AdamW, backward, schedule } from "@neolog/autograd";
+import { AdamW, backward, prepareStep, schedule } from "@neolog/autograd";
 import {
   AutoModelForCausalLM,
   AutoTokenizer,
@@ -92,13 +92,16 @@ export class Demo {
     const sampler = new BatchSampler(examples.length, { batchSize: BATCH_SIZE, shuffle: true });
     const optimizer = new AdamW(tokenParameters(peft), { lr: LR, weight_decay: 0 });
     const factor = schedule("linear", { totalSteps: steps });
+    const batchAt = (step: number) => sampler.at(step).map((i) => examples[i]!);
     try {
+      const first = padSequences(batchAt(0));
+      await prepareStep(optimizer, () => peft.loss(first), touchedRows(peft, first));
       for (let step = 0; step < steps; step++) {
         await nextTask(); // a message may say stop
         if (signal.aborted) return step;
         using _scope = new Scope();
         const started = performance.now();
-        const batch = sampler.at(step).map((i) => examples[i]!);
+        const batch = batchAt(step);
         const inputs = padSequences(batch);
         optimizer.lr = LR * factor(step);
         const loss = peft.loss(inputs);

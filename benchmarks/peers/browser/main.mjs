@@ -1,6 +1,6 @@
 /**
- * A training step in headless Chromium, ours beside others', one page each: `node main.mjs [--real] [--rounds N] [--out FILE]`. Without
- * --real the adapter computes in software and the shape is small. Contenders take turns, N rounds. Exits with 1 where losses disagree.
+ * A training step in headless Chromium, ours beside others', one page each: `node main.mjs [--real] [--rounds N] [--only NAME] [--out FILE]`. Without
+ * --real the adapter computes in software and the shape is small. Contenders, all or `--only NAME`, take turns, N rounds. Exits with 1 where losses disagree.
  */
 import { createServer } from "node:http";
 import { existsSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
@@ -18,13 +18,14 @@ const SHAPE = real
   ? { layers: 4, width: 768, heads: 12, vocab: 50257, length: 128 }
   : { layers: 4, width: 256, heads: 4, vocab: 1024, length: 32 };
 const REPEATS = real ? 10 : 3;
+const only = process.argv.includes("--only") ? process.argv[process.argv.indexOf("--only") + 1] : null;
 const CONTENDERS = [
   ["neolog", "ours.mjs", "webgpu"],
   ["neolog", "ours.mjs", "webgl2"],
   ["jax-js", "jax.mjs", "webgpu"],
   ["TensorFlow.js", "tfjs.mjs", "webgpu"],
   ["TensorFlow.js", "tfjs.mjs", "webgl"],
-];
+].filter(([name]) => only === null || name === only);
 const peers = process.env.NEOLOG_PEERS ?? join(here, "..", "node_modules");
 
 const folder = mkdtempSync(join(tmpdir(), "neolog-browser-"));
@@ -101,10 +102,11 @@ for (let round = 0; round < rounds; round++)
       await browser.close();
     }
     rows.push(row);
-    const { ms, first, loss, missing } = row;
+    const { ms, first, prepared, loss, missing } = row;
     console.log(
       `${name} ${mode}`.padEnd(24),
-      missing ?? `${ms.toFixed(0)} ms, first ${first.toFixed(0)} ms, loss ${loss.toFixed(5)}`,
+      missing ??
+        `${ms.toFixed(0)} ms, first ${prepared ? `${prepared.toFixed(0)} + ` : ""}${first.toFixed(0)} ms, loss ${loss.toFixed(5)}`,
     );
   }
 server.close();

@@ -12,6 +12,7 @@ export {
   type Update,
 } from "./optim/optimizer.ts";
 export type { TouchedRows } from "./optim/rows.ts";
+export { prepareStep } from "./optim/prepare.ts";
 export * from "./optim/schedule.ts";
 export { SGD, type SgdOptions, type SgdSettings } from "./optim/sgd.ts";
 export { VJP } from "./vjp/index.ts";

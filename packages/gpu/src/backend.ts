@@ -111,6 +111,10 @@ export class GpuBackend implements Backend {
   get dispatches(): number {
     return this.#executor.dispatches ?? 0;
   }
+  /** Kernels that are compiled. */
+  get compiled(): number {
+    return this.#executor.compiled;
+  }
   /** Gives the device back; every later call throws DeviceLostError. */
   destroy(): void {
     this.#executor.destroy();
@@ -143,6 +147,10 @@ export class GpuBackend implements Backend {
   }
   read(buffer: Buffer, at: number, length: number): Promise<TypedArray> {
     return this.#executor.read(buffer, at, length);
+  }
+
+  async prepare(run: () => void): Promise<void> {
+    await this.#executor.prepare?.(run);
   }
 
   fuses(op: string, arrays: readonly Buffer[]): boolean {

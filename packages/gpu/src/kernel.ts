@@ -65,6 +65,10 @@ export interface Executor {
   read(buffer: Buffer, at: number, length: number): Promise<TypedArray>;
   free(buffer: Buffer): void;
   run(launch: Launch): void;
+  /** Compiles what `run` launches, which then does nothing, without stopping the thread; absent in modes that compile in no time. */
+  prepare?(run: () => void): Promise<void>;
+  /** Kernels that are compiled. */
+  readonly compiled: number;
   /** Runs a kernel's `glslRows` into four buffers of one length, or those that are given of them; absent in modes that have none. */
   runRows?(kernel: Kernel, args: Launch["args"], outs: readonly Buffer[]): void;
   /** In how many buffers an array lies, where kernels of wgsl/ need one, and how many a kernel may bind; absent in modes where all lie in one. */

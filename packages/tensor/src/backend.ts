@@ -75,6 +75,11 @@ export interface Backend {
   readonly updates?: {
     readonly adamw?: (arrays: AdamWArrays<View>, numbers: AdamWNumbers) => void;
   };
+  /**
+   * Compiles the kernels that `run` calls, without stopping the thread, for backends that would do so at their first call. Arrays stay as
+   * they are: no kernel computes, and what `run` allocates holds anything. `run` is synchronous.
+   */
+  prepare?(run: () => void): Promise<void>;
   /** False where the kernels of `fused` and `updates` cannot take such arrays, inputs and result: composites then run. Absent where they take all. */
   fuses?(op: string, arrays: readonly Buffer[]): boolean;
 }

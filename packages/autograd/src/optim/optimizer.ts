@@ -131,6 +131,18 @@ export abstract class Optimizer<O extends OptimizerOptions = OptimizerOptions> {
     });
   }
 
+  /** Calls the kernels of a step with averages of its own, for `Backend.prepare`, under which they change nothing. */
+  rehearse(touched?: TouchedRows): void {
+    const kept = [...this.#state];
+    this.#state.clear();
+    try {
+      this.step(touched);
+    } finally {
+      this.dispose();
+      for (const [p, state] of kept) this.#state.set(p, state);
+    }
+  }
+
   #update(
     parameter: Tensor,
     { options, names }: Group<O>,

@@ -38,6 +38,9 @@ export class WebAsmExecutor implements Executor {
     this.info = { adapter: "gpu.js in WebAssembly", arithmetic: "float32", ...why };
   }
 
+  get compiled(): number {
+    return this.#kernels.size;
+  }
   bytesOf(_: DType, length: number): number {
     return 4 * length;
   }

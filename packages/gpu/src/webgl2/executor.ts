@@ -17,7 +17,8 @@ import type { WebGl2 } from "./open.ts";
 import { Placer } from "./place.ts";
 import { readTexture } from "./read.ts";
 import { type Texture, Textures, bytesFor } from "./textures.ts";
-import { type Program, compile } from "./translate.ts";
+import { Programs } from "./programs.ts";
+import type { Program } from "./translate.ts";
 
 /** Numbers of every dtype as float32; no texture until something is written. */
 interface TextureBuffer extends Buffer {
@@ -28,21 +29,18 @@ interface TextureBuffer extends Buffer {
 export class WebGl2Executor implements Executor {
   readonly mode = "webgl2";
   readonly info: Executor["info"];
-  readonly #lib: GpuJs;
-  readonly #context: WebGl2;
   readonly #gl: WebGL2RenderingContext;
   readonly #textures: Textures;
   readonly #placer: Placer;
-  readonly #programs = new Map<string, Program>();
+  readonly #programs: Programs;
   /** For kernels that render into several textures. */
   #rows: WebGLFramebuffer | null = null;
 
   constructor(lib: GpuJs, context: WebGl2, refused: Readonly<Record<string, string>>) {
-    this.#lib = lib;
-    this.#context = context;
     this.#gl = context.gl;
     this.#textures = new Textures(context.gl, context.maxTextureSize);
     this.#placer = new Placer(context.gl);
+    this.#programs = new Programs(lib, context);
     this.info = {
       adapter: context.adapter,
       software: context.software,
@@ -57,6 +55,35 @@ export class WebGl2Executor implements Executor {
   }
   destroy(): void {
     this.#gl.getExtension("WEBGL_lose_context")?.loseContext();
+  }
+  get compiled(): number {
+    return this.#programs.size;
+  }
+  async prepare(run: () => void): Promise<void> {
+    this.#check();
+    const compiled = await this.#programs.compileAhead(run);
+    this.#check();
+    if (compiled.length > 0) await this.#drawNothing(compiled);
+    this.#check();
+  }
+  /** Drivers end compiling at the first draw: one of a triangle without area, by each program, and waits until they are done. */
+  async #drawNothing(compiled: Awaited<ReturnType<Programs["compileAhead"]>>): Promise<void> {
+    const gl = this.#gl;
+    const targets = Array.from({ length: 5 }, () => this.#textures.take(1));
+    const [source, ...outs] = targets as [Texture, ...Texture[]];
+    for (const { kernel, rows, program } of compiled) {
+      gl.useProgram(program.program);
+      kernel.parameters.forEach((_, unit) => {
+        gl.activeTexture(gl.TEXTURE0 + unit);
+        gl.bindTexture(gl.TEXTURE_2D, source.texture);
+      });
+      if (rows === 0) gl.bindFramebuffer(gl.FRAMEBUFFER, outs[0]!.framebuffer);
+      else this.#bindRows(outs.slice(0, rows));
+      gl.viewport(0, 0, 1, 1);
+      gl.drawArrays(gl.TRIANGLES, 3, 3);
+    }
+    await readTexture(gl, outs[0]!, 0, 1);
+    for (const texture of targets) this.#textures.give(texture);
   }
   bytesOf(_: DType, length: number): number {
     return bytesFor(length);
@@ -89,9 +116,11 @@ export class WebGl2Executor implements Executor {
 
   run({ kernel, args, out }: Launch): void {
     this.#check();
+    const program = this.#programs.of(kernel);
+    if (!program) return;
     const size = sizeOf(out.layout.shape);
     const result = this.#textures.take(size);
-    this.#draw(kernel, args, size, result, result.framebuffer, ROUNDING[out.buffer.dtype] ?? 0);
+    this.#draw(program, kernel, args, size, result, result.framebuffer, ROUNDING[out.buffer.dtype] ?? 0);
     if (size === out.buffer.length && out.layout.offset === 0 && isContiguous(out.layout))
       this.#replace(out.buffer, result);
     else {
@@ -101,19 +130,26 @@ export class WebGl2Executor implements Executor {
   }
   runRows(kernel: Kernel, args: Launch["args"], outs: readonly Buffer[]): void {
     this.#check();
-    const gl = this.#gl;
+    const program = this.#programs.of(kernel, outs.length);
+    if (!program) return;
     const targets = outs.map(({ length }) => this.#textures.take(length));
-    this.#rows ??= gl.createFramebuffer();
-    gl.bindFramebuffer(gl.FRAMEBUFFER, this.#rows);
-    for (let i = 0; i < 4; i++)
-      gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0 + i, gl.TEXTURE_2D, targets[i]?.texture ?? null, 0);
-    gl.drawBuffers(targets.map((_, i) => gl.COLOR_ATTACHMENT0 + i));
-    this.#draw(kernel, args, outs[0]!.length, targets[0]!, this.#rows, 0);
+    const framebuffer = this.#bindRows(targets);
+    this.#draw(program, kernel, args, outs[0]!.length, targets[0]!, framebuffer, 0);
     outs.forEach((buffer, i) => this.#replace(buffer, targets[i]!));
   }
 
+  #bindRows(targets: readonly Texture[]): WebGLFramebuffer {
+    const gl = this.#gl;
+    const framebuffer = (this.#rows ??= gl.createFramebuffer());
+    gl.bindFramebuffer(gl.FRAMEBUFFER, framebuffer);
+    for (let i = 0; i < 4; i++)
+      gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0 + i, gl.TEXTURE_2D, targets[i]?.texture ?? null, 0);
+    gl.drawBuffers(targets.map((_, i) => gl.COLOR_ATTACHMENT0 + i));
+    return framebuffer;
+  }
   /** Renders `size` numbers into a texture, or into as many of its size as the framebuffer has. */
   #draw(
+    program: Program,
     kernel: Kernel,
     args: Launch["args"],
     size: number,
@@ -123,7 +159,6 @@ export class WebGl2Executor implements Executor {
   ): void {
     const gl = this.#gl;
     const textures = args.map((x) => (typeof x === "number" ? null : this.#textureOf(x)));
-    const program = this.#program(kernel);
     gl.useProgram(program.program);
     gl.uniform3i(program.outputDim, size, 1, 1);
     gl.uniform2i(program.texSize, width, height);
@@ -143,14 +178,6 @@ export class WebGl2Executor implements Executor {
     gl.bindFramebuffer(gl.FRAMEBUFFER, framebuffer);
     gl.viewport(0, 0, width, Math.ceil(size / 4 / width));
     gl.drawArrays(gl.TRIANGLES, 0, 3);
-  }
-  #program(kernel: Kernel): Program {
-    let program = this.#programs.get(kernel.key);
-    if (!program) {
-      program = compile(this.#lib, this.#context, kernel);
-      this.#programs.set(kernel.key, program);
-    }
-    return program;
   }
   #replace(buffer: Buffer, texture: Texture): void {
     this.free(buffer);

@@ -1,7 +1,7 @@
 import type { GpuJs } from "../facade.ts";
 import { type Kernel, settingsOf, sourceOf } from "../kernel.ts";
 import type { WebGl2 } from "./open.ts";
-import { link } from "./program.ts";
+import { type Linking, startLinking } from "./program.ts";
 import { PRELUDE, replaceBody, withGlslBodies } from "./prelude.ts";
 
 /** A compiled kernel, and where its numbers and textures are set. */
@@ -15,6 +15,12 @@ export interface Program {
     readonly size: WebGLUniformLocation | null;
     readonly dim: WebGLUniformLocation | null;
   }[];
+}
+
+/** A kernel that the driver compiles by itself. */
+export interface Compiling extends Pick<Linking, "isDone"> {
+  /** Waits for the compiler. Throws DeviceError with its words. */
+  finish(): Program;
 }
 
 /** Covers the viewport. */
@@ -69,9 +75,13 @@ void main(void) {
   data0 = vec4(asStored(four.x), asStored(four.y), asStored(four.z), asStored(four.w));
 }`;
 
-/** Compiles a kernel: gpu.js translates its source to GLSL, where indices are then made exact. Throws BackendError. */
-export function compile(lib: GpuJs, { gl, canvas }: WebGl2, kernel: Kernel): Program {
-  const program = link(gl, kernel.key, VERTEX, fragmentOf(lib, gl, canvas, kernel));
+/** Has a kernel compiled: gpu.js translates its source to GLSL, where indices are then made exact. */
+export function startCompiling(lib: GpuJs, { gl, canvas }: WebGl2, kernel: Kernel): Compiling {
+  const linking = startLinking(gl, kernel.key, VERTEX, fragmentOf(lib, gl, canvas, kernel));
+  return { isDone: () => linking.isDone(), finish: () => programOf(gl, linking.finish(), kernel) };
+}
+
+function programOf(gl: WebGL2RenderingContext, program: WebGLProgram, kernel: Kernel): Program {
   const at = (name: string): WebGLUniformLocation | null => gl.getUniformLocation(program, name);
   return {
     program,

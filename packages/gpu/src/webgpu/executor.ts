@@ -15,21 +15,16 @@ import { DeviceError, DeviceLostError } from "../errors.ts";
 import type { GpuJs } from "../facade.ts";
 import { type Executor, type Kernel, type Launch, array, int } from "../kernel.ts";
 import { COPY } from "../kernels/pointwise.ts";
-import { compileTuned, groupsOf, writeParams } from "../wgsl/compile.ts";
+import { groupsOf, moduleOfTuned, writeParams } from "../wgsl/compile.ts";
 import type { KernelStyle, TunedCall } from "../wgsl/tunedKernel.ts";
+import { type Compiled, type Module, Pipelines } from "./pipelines.ts";
 import { Pool, type Slab } from "./pool.ts";
 import { Recorder } from "./recorder.ts";
-import { type Placement, type Translation, Translator } from "./translate.ts";
+import { type Placement, Translator } from "./translate.ts";
 
 /** Elements in the slabs, as many as one binding may have in each but the last. */
 interface DeviceBuffer extends Buffer {
   slabs: Slab[];
-}
-
-interface Compiled {
-  readonly pipeline: GPUComputePipeline;
-  readonly layout: GPUBindGroupLayout;
-  readonly params: Translation["layout"];
 }
 
 export interface WebGpuSettings {
@@ -61,8 +56,7 @@ export class WebGpuExecutor implements Executor {
   readonly #pool: Pool;
   readonly #recorder: Recorder;
   readonly #partWords: number;
-  readonly #compiled = new Map<string, Compiled>();
-  readonly #tuned = new Map<string, ReturnType<typeof compileTuned>>();
+  readonly #pipelines: Pipelines;
   #failure: BackendError | null = null;
 
   constructor(lib: GpuJs, { device, info, maxBindingBytes, maxPending, poolBytes, style }: WebGpuSettings) {
@@ -73,6 +67,7 @@ export class WebGpuExecutor implements Executor {
     this.#translator = new Translator(lib);
     this.#pool = new Pool(device, poolBytes);
     this.#recorder = new Recorder(device, maxPending);
+    this.#pipelines = new Pipelines(device);
     this.#partWords = Math.floor(maxBindingBytes / 1024) * 256;
     this.pieces = {
       of: (dtype, length) => Math.max(1, Math.ceil(length / this.#partOf(dtype))),
@@ -96,6 +91,14 @@ export class WebGpuExecutor implements Executor {
   destroy(): void {
     this.#failure ??= new DeviceLostError("destroyed by its owner");
     this.#device.destroy();
+  }
+  get compiled(): number {
+    return this.#pipelines.size;
+  }
+  async prepare(run: () => void): Promise<void> {
+    this.#check();
+    await this.#pipelines.compileAhead(run);
+    this.#check();
   }
   bytesOf(dtype: DType, length: number): number {
     return length * BYTES_PER_ELEMENT[dtype];
@@ -168,10 +171,10 @@ export class WebGpuExecutor implements Executor {
     if (!shared) return this.#dispatch(kernel, args, out);
     const result = this.allocate(buffer.dtype, sizeOf(layout.shape));
     this.#dispatch(kernel, args, { buffer: result, layout: contiguousLayout(layout.shape) });
-    if (whole) {
+    if (whole && !this.#pipelines.collecting) {
       const device = buffer as DeviceBuffer;
       [device.slabs, result.slabs] = [result.slabs, device.slabs];
-    } else this.#dispatch(COPY, [result, 0], out);
+    } else if (!whole) this.#dispatch(COPY, [result, 0], out);
     this.free(result);
   }
 
@@ -180,13 +183,13 @@ export class WebGpuExecutor implements Executor {
     const all = [...call.arrays, call.out];
     if (all.some((buffer) => slabsOf(buffer).length > 1)) return false;
     const { kernel } = call;
-    let compiled = this.#tuned.get(kernel.key);
-    if (!compiled) this.#tuned.set(kernel.key, (compiled = compileTuned(this.#lib, this.#device, kernel)));
-    const { pipeline, bindings, params } = compiled;
+    const compiled = this.#pipelines.of(`tuned ${kernel.key}`, () => moduleOfTuned(this.#lib, kernel));
+    if (!compiled) return true;
+    const { pipeline, layout, params } = compiled;
     const slabs = all.map((buffer) => slabsOf(buffer)[0]!);
     this.#recorder.record({
       pipeline,
-      layout: bindings,
+      layout,
       buffers: slabs.map(({ buffer }) => buffer),
       groups: groupsOf(call),
       length: params.byteLength,
@@ -217,7 +220,9 @@ export class WebGpuExecutor implements Executor {
     const [placement, places] = placed(out);
     const arrays = args.filter((x) => typeof x !== "number") as DeviceBuffer[];
     const all = [...arrays, out.buffer as DeviceBuffer];
-    const { pipeline, layout, params } = this.#pipeline(kernel, all, placement);
+    const compiled = this.#compiled(kernel, all, placement);
+    if (!compiled) return;
+    const { pipeline, layout, params } = compiled;
     const size = sizeOf(out.layout.shape);
     const numbers = args.filter((x) => typeof x === "number");
     const groups = kernel.wgsl ? kernel.wgsl.groups(size, numbers) : folded(Math.ceil(size / WORKGROUP));
@@ -242,18 +247,13 @@ export class WebGpuExecutor implements Executor {
     for (const { slabs } of all) for (const slab of slabs) slab.epoch = this.#recorder.epoch;
   }
 
-  #pipeline(kernel: Kernel, buffers: readonly DeviceBuffer[], placement: Placement): Compiled {
+  #compiled(kernel: Kernel, buffers: readonly DeviceBuffer[], placement: Placement): Compiled | null {
     const stored = buffers.map(({ dtype, slabs }) => ({ dtype, parts: slabs.length }));
     const key = `${kernel.key}|${placement}|${stored.map(({ dtype, parts }) => `${dtype} ${parts}`).join(",")}`;
-    let compiled = this.#compiled.get(key);
-    if (!compiled) {
-      compiled = this.#compile(kernel, stored, placement);
-      this.#compiled.set(key, compiled);
-    }
-    return compiled;
+    return this.#pipelines.of(key, () => this.#moduleOf(kernel, stored, placement));
   }
 
-  #compile(kernel: Kernel, stored: readonly { dtype: DType; parts: number }[], placement: Placement): Compiled {
+  #moduleOf(kernel: Kernel, stored: readonly { dtype: DType; parts: number }[], placement: Placement): Module {
     const most = this.#device.limits.maxStorageBuffersPerShaderStage;
     const bound = stored.reduce((n, { parts }) => n + parts, 0);
     if (bound > most)
@@ -261,31 +261,11 @@ export class WebGpuExecutor implements Executor {
         `gpu: ${kernel.key.split(" ")[0]} must bind at most ${most} buffers of ${this.#partWords * 4} bytes, got ${bound}; keep the table in a 16-bit dtype or on the wasm backend`,
       );
     const out = stored.at(-1)!;
-    const { code, layout: params } = this.#translator.translate(
-      kernel,
-      stored.slice(0, -1),
-      out,
-      placement,
-      this.#partWords,
-    );
-    const types = stored.flatMap(({ parts }, i) =>
-      Array.from(
-        { length: parts },
-        () => (i < stored.length - 1 ? "read-only-storage" : "storage") as GPUBufferBindingType,
-      ),
-    );
-    const entries = (["uniform", ...types] as GPUBufferBindingType[]).map((type, binding) => ({
-      binding,
-      visibility: 4,
-      buffer: { type },
-    }));
-    const layout = this.#device.createBindGroupLayout({ entries });
-    const pipeline = this.#device.createComputePipeline({
-      label: kernel.key,
-      layout: this.#device.createPipelineLayout({ bindGroupLayouts: [layout] }),
-      compute: { module: this.#device.createShaderModule({ label: kernel.key, code }), entryPoint: "main" },
-    });
-    return { pipeline, layout, params };
+    const arrays = stored.slice(0, -1);
+    const { code, layout } = this.#translator.translate(kernel, arrays, out, placement, this.#partWords);
+    const read = arrays.flatMap(({ parts }) => Array.from({ length: parts }, () => "read-only-storage" as const));
+    const written = Array.from({ length: out.parts }, () => "storage" as const);
+    return { label: kernel.key, code, bindings: ["uniform", ...read, ...written], params: layout };
   }
 
   /** Elements in one slab at most. */

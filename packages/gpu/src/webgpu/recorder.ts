@@ -36,8 +36,9 @@ export class Recorder {
     this.#ring = device.createBuffer({ size: RING, usage: USAGE });
   }
 
-  /** Records one dispatch. */
+  /** Records one dispatch; none of no workgroups, of which drivers warn. */
   record({ pipeline, layout, buffers, groups, length, fill }: Dispatch): void {
+    if (groups.includes(0)) return;
     if (this.#offset + length > RING) this.submit();
     this.#encoder ??= this.#device.createCommandEncoder();
     this.#pass ??= this.#encoder.beginComputePass();

@@ -1,20 +1,11 @@
 import { BackendError } from "@neolog/tensor";
 import type { GpuJs, WebGpuKernel } from "../facade.ts";
+import type { Module } from "../webgpu/pipelines.ts";
 import { type TunedCall, type TunedKernel, argumentTypesOf, moduleOf, signatureOf } from "./tunedKernel.ts";
 import { LARGEST_AXIS } from "./walk.ts";
 
-/** A tuned kernel on a device. */
-export interface Compiled {
-  readonly pipeline: GPUComputePipeline;
-  readonly bindings: GPUBindGroupLayout;
-  readonly params: WebGpuKernel["paramsLayout"];
-}
-
-/** GPUShaderStage.COMPUTE, which is no global everywhere. */
-const COMPUTE = 4;
-
 /** gpu.js's own WebGPU kernel with our module for the one it would emit; everything else of it, `Params` included, stays. */
-export function compileTuned(lib: GpuJs, device: GPUDevice, kernel: TunedKernel): Compiled {
+export function moduleOfTuned(lib: GpuJs, kernel: TunedKernel): Module {
   class Tuned extends lib.WebGPUKernel {
     override assembleWGSL(): string {
       return moduleOf(kernel);
@@ -37,35 +28,17 @@ export function compileTuned(lib: GpuJs, device: GPUDevice, kernel: TunedKernel)
   const tuned = call.kernel as unknown as WebGpuKernel;
   const nothing = new lib.Input(new Float32Array(1), [1]);
   void tuned.build(...kernel.arrays.map(() => nothing), ...[...kernel.integers, ...kernel.floats].map(() => 0));
-  const last = kernel.arrays.length + 1;
-  const bindings = device.createBindGroupLayout({
+  const arrays = kernel.arrays.map(({ written }) => (written ? "storage" : "read-only-storage"));
+  return {
     label: kernel.key,
-    entries: [
-      { binding: 0, visibility: COMPUTE, buffer: { type: "uniform" } },
-      ...kernel.arrays.map(
-        ({ written }, i) =>
-          ({
-            binding: i + 1,
-            visibility: COMPUTE,
-            buffer: { type: written ? "storage" : "read-only-storage" },
-          }) as const,
-      ),
-      { binding: last, visibility: COMPUTE, buffer: { type: "storage" } },
-    ],
-  });
-  const pipeline = device.createComputePipeline({
-    label: kernel.key,
-    layout: device.createPipelineLayout({ bindGroupLayouts: [bindings] }),
-    compute: {
-      module: device.createShaderModule({ label: kernel.key, code: tuned.compiledSource }),
-      entryPoint: "main",
-    },
-  });
-  return { pipeline, bindings, params: tuned.paramsLayout };
+    code: tuned.compiledSource,
+    bindings: ["uniform", ...arrays, "storage"],
+    params: tuned.paramsLayout,
+  };
 }
 
 /** Writes a call's numbers into its `Params` at byte `at`. */
-export function writeParams(params: Compiled["params"], { kernel, sizes }: TunedCall, to: DataView, at: number): void {
+export function writeParams(params: Module["params"], { kernel, sizes }: TunedCall, to: DataView, at: number): void {
   const names = [...kernel.integers, ...kernel.floats];
   for (const { index, type, offset } of params.scalarArgs) {
     const value = sizes[names[index - kernel.arrays.length]!]!;

@@ -1,7 +1,8 @@
 import { existsSync } from "node:fs";
 import type { Buffer, DType, TypedArray, View } from "@neolog/tensor";
 import { type GpuJs, loadGpuJs } from "../facade.ts";
-import { type Compiled, compileTuned, groupsOf, writeParams } from "./compile.ts";
+import { Pipelines } from "../webgpu/pipelines.ts";
+import { groupsOf, moduleOfTuned, writeParams } from "./compile.ts";
 import type { KernelStyle, TunedCall, TunedExecutor } from "./tunedKernel.ts";
 
 /** Where Debian's chromium keeps its software renderer. */
@@ -17,7 +18,7 @@ export class TestDevice implements TunedExecutor {
   readonly style: KernelStyle;
   readonly #lib: GpuJs;
   readonly #device: GPUDevice;
-  readonly #compiled = new Map<string, Compiled>();
+  readonly #pipelines: Pipelines;
   /** The first error that the device reported since the last read. */
   #error: string | null = null;
 
@@ -25,6 +26,7 @@ export class TestDevice implements TunedExecutor {
     this.style = style;
     this.#lib = lib;
     this.#device = device;
+    this.#pipelines = new Pipelines(device);
     device.addEventListener("uncapturederror", (event) => {
       this.#error ??= event.error.message;
     });
@@ -54,9 +56,7 @@ export class TestDevice implements TunedExecutor {
 
   runTuned(call: TunedCall): boolean {
     const { kernel } = call;
-    let compiled = this.#compiled.get(kernel.key);
-    if (!compiled) this.#compiled.set(kernel.key, (compiled = compileTuned(this.#lib, this.#device, kernel)));
-    const { pipeline, bindings, params } = compiled;
+    const { pipeline, layout, params } = this.#pipelines.of(kernel.key, () => moduleOfTuned(this.#lib, kernel))!;
     const numbers = new DataView(new ArrayBuffer(params.byteLength));
     writeParams(params, call, numbers, 0);
     const uniform = this.#device.createBuffer({ size: params.byteLength, usage: 0x40 | 0x8 });
@@ -68,7 +68,7 @@ export class TestDevice implements TunedExecutor {
     pass.setBindGroup(
       0,
       this.#device.createBindGroup({
-        layout: bindings,
+        layout,
         entries: memories.map((buffer, binding) => ({ binding, resource: { buffer } })),
       }),
     );
