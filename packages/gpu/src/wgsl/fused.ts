@@ -127,7 +127,7 @@ export function tunedFused(executor: TunedExecutor): NonNullable<Backend["fused"
     // the rows of a pass over keys depend on the queries' statistics alone: the others are as if they were not there
     const later = (x: View, axis: number): View => ({
       buffer: x.buffer,
-      layout: x.layout.shape.at(axis) === 1 ? x.layout : sliceLayout(x.layout, axis, past, S - past),
+      layout: (x.layout.shape.at(axis) ?? 1) === 1 ? x.layout : sliceLayout(x.layout, axis, past, S - past),
     });
     const behind = past > 0 ? { q: q!, k: later(k!, 2), v: later(v!, 2), g: g! } : views;
     const seen = past > 0 ? later(mask!, mask!.layout.shape.length - 1) : mask!;
