@@ -51,10 +51,12 @@ export function runTogether(model: CausalLM, runs: readonly Run[]): Tensor {
   const joined = (key: "ids" | "positions" | "targets"): Int32Array =>
     Int32Array.from(runs.flatMap(({ sample, past }) => [...sample[key].subarray(past?.length ?? 0)]));
   const texts = runs.map(({ sample, past }) => ({ length: sample.ids.length - (past?.length ?? 0), past }));
-  const cache = texts.length === 1 ? texts[0]!.past : new RaggedPositions(texts);
+  // a batch like any other needs no attention text by text
+  const even = texts.every(({ length, past }) => past === null && length === texts[0]!.length);
+  const cache = even ? null : texts.length === 1 ? texts[0]!.past : new RaggedPositions(texts);
   const hidden = model.lastHiddenState({
-    input_ids: rowOf(joined("ids")),
-    position_ids: rowOf(joined("positions")),
+    input_ids: rowsOf(joined("ids"), even ? texts.length : 1),
+    position_ids: rowsOf(joined("positions"), even ? texts.length : 1),
     ...(cache ? { past_key_values: cache } : {}),
   });
   return takeRows(flat(hidden), countedIn(joined("targets")));
@@ -68,7 +70,8 @@ export function bytesPerPosition(whom: Whom, { ids, positions }: Sample): number
   return bytes;
 }
 
-const rowOf = (values: Int32Array): HostMatrix => ({ values: values.slice(), rows: 1, columns: values.length });
+const rowsOf = (values: Int32Array, rows: number): HostMatrix => ({ values, rows, columns: values.length / rows });
+const rowOf = (values: Int32Array): HostMatrix => rowsOf(values.slice(), 1);
 
 /** [B, T, hidden] → [B · T, hidden] */
 const flat = (x: Tensor): Tensor => reshape(x, [x.shape[0]! * x.shape[1]!, x.shape[2]!]);
