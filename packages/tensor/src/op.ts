@@ -36,6 +36,7 @@ export type FusedName = keyof FusedAttrs;
 
 /** Attributes of the one-pass gradients of fused ops. They have a composite too, and no derivative of their own. */
 export interface GradientAttrs {
+  pointwiseGrad: { readonly expressions: readonly [string, string] };
   softmaxGrad: null;
   logSoftmaxGrad: null;
   layerNormGrad: { readonly eps: number };

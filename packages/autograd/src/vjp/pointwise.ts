@@ -1,4 +1,12 @@
-import { type Operand, type PointwiseName, type Tensor, evaluate, isTracked, where } from "@neolog/tensor";
+import {
+  type Operand,
+  type PointwiseName,
+  type Tensor,
+  evaluate,
+  evaluateBoth,
+  isTracked,
+  where,
+} from "@neolog/tensor";
 import type { Saved, Vjp } from "./rule.ts";
 
 /** Ops whose gradient is an expression over at most three values. */
@@ -60,10 +68,18 @@ const GRADIENT: { readonly [N in Local]: readonly (string | null)[] } = {
   greaterEqual: [null, null],
 };
 
+/** Ops whose two gradients have most of their work in common. */
+const GATED: ReadonlySet<Local> = new Set(["swiglu", "geglu"]);
+
+const isTensor = (x: Operand): x is Tensor => typeof x !== "number";
+
 const rule =
   (op: Local): Vjp<PointwiseName> =>
   ({ inputs, y }, g) => {
     const [a, b = y] = inputs as readonly [Operand, Operand?];
+    const [first, second] = GRADIENT[op];
+    if (GATED.has(op) && isTensor(a) && isTensor(b) && a.tracked && b.tracked)
+      return evaluateBoth(op, [first!, second!], a, b, g);
     return inputs.map((x, i) => {
       const expression = GRADIENT[op][i];
       if (!expression || !isTracked(x)) return null;

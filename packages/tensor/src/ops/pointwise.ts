@@ -1,8 +1,8 @@
 import { resultDType, isStorageDType } from "../dtype.ts";
-import { broadcastShapes, expandLayout } from "../layout.ts";
-import { type Operand, execute, untracked } from "../op.ts";
+import { broadcastShapes, expandLayout, sameShape } from "../layout.ts";
+import { type Operand, execute, fusedGradient, untracked } from "../op.ts";
 import type { Tensor } from "../tensor.ts";
-import { cast } from "./movement.ts";
+import { cast, select, stack } from "./movement.ts";
 
 /** Every pointwise op: the expression over a, b, c is the definition, every backend compiles it. */
 export const POINTWISE = {
@@ -66,6 +66,26 @@ export function pointwise(op: PointwiseName, ...operands: readonly Operand[]): T
 /** Any expression over a, b, c in one pass, broadcast like `pointwise`; the derivative of `op`, which names it in errors. Records nothing. */
 export function evaluate(op: PointwiseName, expression: string, ...operands: readonly Operand[]): Tensor {
   return untracked(() => compute(op, expression, operands));
+}
+
+/**
+ * Two expressions over a, b and c, broadcast like `pointwise`: both derivatives of a binary `op` for an incoming gradient c, in one pass
+ * where the backend has one and the shapes agree. Records nothing.
+ */
+export function evaluateBoth(
+  op: PointwiseName,
+  expressions: readonly [string, string],
+  a: Tensor,
+  b: Tensor,
+  c: Tensor,
+): [Tensor, Tensor] {
+  const each = (): [Tensor, Tensor] => [evaluate(op, expressions[0], a, b, c), evaluate(op, expressions[1], a, b, c)];
+  const even = sameShape(a.shape, b.shape) && sameShape(a.shape, c.shape);
+  if (!even || a.size === 0 || !a.backend.fused?.pointwiseGrad) return each();
+  return untracked(() => {
+    const both = fusedGradient("pointwiseGrad", [a, b, c], { expressions }, [2, ...a.shape], () => stack(each()));
+    return [select(both, 0, 0), select(both, 0, 1)];
+  });
 }
 
 function compute(op: PointwiseName, expression: string, operands: readonly Operand[]): Tensor {

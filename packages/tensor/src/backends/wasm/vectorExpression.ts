@@ -130,14 +130,14 @@ export const isIntegral = (node: Node): boolean =>
     return part.kind !== "call" || part.name in INTEGER.functions;
   });
 
-/** The value of an expression over float32 or int32 lanes. Equal parts are computed once; both sides of `?:` are. */
+/** The values of expressions over float32 or int32 lanes. Equal parts are computed once; both sides of `?:` are. */
 export function printVectors(
   m: ModuleBuilder,
   v: Vectors,
-  root: Node,
+  roots: readonly Node[],
   inputs: readonly Lanes[],
   integer: boolean,
-): Lanes {
+): Lanes[] {
   const arithmetic = integer ? INTEGER : FLOAT;
   const known = new Map<string, Lanes>();
 
@@ -197,5 +197,5 @@ export function printVectors(
       ? operator(node.operator, node.x, node.y)
       : arithmetic.isTrue(v, value(node));
   }
-  return value(root);
+  return roots.map(value);
 }

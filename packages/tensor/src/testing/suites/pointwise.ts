@@ -2,7 +2,8 @@ import fc from "fast-check";
 import { describe, test } from "vitest";
 import type { DType } from "../../dtype.ts";
 import type { Operand } from "../../op.ts";
-import { POINTWISE, type PointwiseName, pointwise } from "../../ops/pointwise.ts";
+import { cat } from "../../ops/movement.ts";
+import { POINTWISE, type PointwiseName, evaluateBoth, pointwise } from "../../ops/pointwise.ts";
 import { type Drawn, broadcastable, drawn, floats, integers, ordinary, shapes } from "../arbitraries.ts";
 import { type Bench, agree, always } from "../bench.ts";
 
@@ -78,6 +79,25 @@ export function pointwiseSuite(bench: Bench): void {
       );
       await always(pair, ([condition, x, y]) =>
         agree(bench, (backend) => pointwise("where", condition.on(backend), x.on(backend), y.on(backend))),
+      );
+    });
+
+    test("computes two expressions over one set of operands, of one shape or broadcast", async () => {
+      const three = shapes(1, 3).chain((shape) => {
+        const any = fc.oneof(fc.constant(shape), broadcastable(shape));
+        const one = any.chain((s) => drawn(s, ordinary));
+        return fc.tuple(drawn(shape, ordinary), one, one);
+      });
+      const expressions = ["c * b * (1 - a)", "c * a / (1 + exp(-a))"] as const;
+      await always(
+        three,
+        ([x, y, g]) =>
+          agree(
+            bench,
+            (backend) => cat(evaluateBoth("swiglu", expressions, x.on(backend), y.on(backend), g.on(backend))),
+            bench.tolerances.cancelling,
+          ),
+        100,
       );
     });
 

@@ -11,6 +11,7 @@ import { copy } from "./copy.ts";
 import { crossEntropy, crossEntropyGrad } from "./loss.ts";
 import { layerNorm, rmsNorm } from "./norm.ts";
 import { layerNormGrad, rmsNormGrad } from "./normGrad.ts";
+import { pointwiseGrad } from "./pointwiseGrad.ts";
 import { rope } from "./rope.ts";
 import { logSoftmax, logSoftmaxGrad, softmax, softmaxGrad } from "./softmax.ts";
 
@@ -31,6 +32,7 @@ const SIMD: {
   layerNormGrad: [layerNormGrad],
   rmsNorm: [rmsNorm],
   rmsNormGrad: [rmsNormGrad],
+  pointwiseGrad: [pointwiseGrad],
   rope: [rope],
   attention: [attention, 3],
   attentionGrad: [attentionGrad, 3],

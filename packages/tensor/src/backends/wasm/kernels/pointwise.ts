@@ -189,7 +189,7 @@ function buildRow(m: ModuleBuilder, v: Vectors, root: Node, operands: readonly O
     const lanes = inputs.map((input, i) =>
       still[i] ? u.same(still[i]) : converted(u, input.kind, integer, read(u, input)),
     );
-    const y = printVectors(m, u, root, lanes, integer);
+    const y = printVectors(m, u, [root], lanes, integer)[0]!;
     if (out.kind % INT32 === FAR) u.scatter(out.x, out.step!, y);
     else u.store(out.x, y);
   });
