@@ -24,6 +24,7 @@ import { fusedCrossEntropy } from "./webgl2/crossEntropy.ts";
 import { fusedRows } from "./webgl2/rows.ts";
 import { adamwCall } from "./wgsl/adamw.ts";
 import { tunedFused } from "./wgsl/fused.ts";
+import { lookAtCall } from "./wgsl/lookAtLogits.ts";
 import { matmulCall } from "./wgsl/matmulCall.ts";
 import type { TunedExecutor } from "./wgsl/tunedKernel.ts";
 
@@ -49,6 +50,16 @@ const inOnePiece = (executor: Executor & TunedExecutor): TunedExecutor => ({
     throw new BackendError(
       `gpu: ${call.kernel.key.split(":")[0]} must have arrays of at most ${executor.info["maxBindingBytes"]} bytes, got a longer one; use smaller batches`,
     );
+  },
+});
+
+/** Kernels that work in place; products give up where an array lies in several buffers. */
+const updatesOf = (executor: TunedExecutor, whole: TunedExecutor): NonNullable<Backend["updates"]> => ({
+  adamw: (arrays, numbers) => void whole.runTuned(adamwCall(arrays, numbers)),
+  lookAtLogits: (arrays, numbers) => void whole.runTuned(lookAtCall(arrays, numbers, whole.style)),
+  addMatmul: (out, a, b, factor) => {
+    const call = matmulCall(out, a, b, executor.style, factor);
+    return call !== null && executor.runTuned(call);
   },
 });
 
@@ -88,7 +99,7 @@ export class GpuBackend implements Backend {
       },
       ...(whole ? tunedFused(whole) : {}),
     };
-    this.updates = whole ? { adamw: (arrays, numbers) => void whole.runTuned(adamwCall(arrays, numbers)) } : {};
+    this.updates = tunes && whole ? updatesOf(tunes, whole) : {};
     if (tuned && hasRows(executor)) {
       const attention = fusedAttention(executor);
       Object.assign(this.fused, fusedRows(executor), fusedCrossEntropy(executor), attention);

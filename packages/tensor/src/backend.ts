@@ -2,6 +2,7 @@ import type { DType, TypedArray } from "./dtype.ts";
 import type { Layout } from "./layout.ts";
 import type { KernelName, OpAttrs } from "./op.ts";
 import type { AdamWArrays, AdamWNumbers } from "./ops/adamw.ts";
+import type { LogitsArrays, LogitsNumbers } from "./ops/lookAtInPlace.ts";
 
 /** A run of `length` elements that a backend owns. */
 export interface Buffer {
@@ -74,6 +75,9 @@ export interface Backend {
   /** Optional kernels that change arrays in place, each defined like those of `fused`. Views are contiguous, no two of one buffer. */
   readonly updates?: {
     readonly adamw?: (arrays: AdamWArrays<View>, numbers: AdamWNumbers) => void;
+    readonly lookAtLogits?: (arrays: LogitsArrays<View>, numbers: LogitsNumbers) => void;
+    /** out = out·factor + a·b, factor [m, 1] of any strides. False, and nothing done, where these arrays cannot be taken. */
+    readonly addMatmul?: (out: View, a: View, b: View, factor: View) => boolean;
   };
   /**
    * Compiles the kernels that `run` calls, without stopping the thread, for backends that would do so at their first call. Arrays stay as

@@ -13,6 +13,8 @@ export * from "./ops/adamw.ts";
 export * from "./ops/attention.ts";
 export * from "./ops/inPlace.ts";
 export * from "./ops/linearCrossEntropy.ts";
+export type { SeenColumns } from "./ops/lookAt.ts";
+export type { LogitsArrays, LogitsNumbers } from "./ops/lookAtInPlace.ts";
 export * from "./ops/loss.ts";
 export * from "./ops/matmul.ts";
 export * from "./ops/movement.ts";

@@ -1,16 +1,23 @@
 import {
+  type Backend,
+  type DType,
+  type OpAttrs,
   type Tensor,
   adamw,
   add,
   cast,
   contiguous,
+  frozenColumns,
   intTensor,
+  linearCrossEntropy,
   matmulT,
   overriddenRows,
+  parameter,
   mul,
   rand,
   scatterRows,
   slice,
+  sub,
   sum,
   takeRows,
   tensor,
@@ -139,6 +146,70 @@ describe.skipIf(why)(`webgpu${why ? `: ${why}` : ""}`, () => {
       });
       for (const [i, t] of found!.entries()) expect(await t.data()).toEqual(await expected![i]!.data());
     }
+  });
+
+  describe.each(["shared", "alone"] as const)("the cross entropy of a linear layer, lanes %s", (style) => {
+    const [N, D, V] = [9, 12, 4200];
+    const ids = Int32Array.from({ length: N }, (_, i) => (i % 5 === 3 ? -100 : (i * 997) % V));
+    const columns = Int32Array.of(4199, 997, 2048, 3);
+    const lossOf = (backend: Backend, softcap: number | null, dtype: DType, withRows: boolean) => {
+      const of = (shape: readonly number[], seed: number) => sub(mul(rand(shape, seed, "float32", backend), 4), 2);
+      const hidden = parameter(of([N, D], 1));
+      const rows = parameter(of([4, D], 3));
+      const weight = cast(of([V, D], 2), dtype);
+      const targets = intTensor(ids, [N], backend);
+      const options = { softcap, override: withRows ? { rows, columns } : null };
+      return { hidden, weight, targets, rows, options };
+    };
+    test.each([
+      ["whole", null, "float32", false],
+      ["capped, some rows overridden", 3, "float32", true],
+      ["of halves, some rows overridden", null, "bfloat16", true],
+    ] as const)("%s, and its gradient", async (_, softcap, dtype, withRows) => {
+      using _scope = new Scope();
+      const [gpu, reference] = [await open({ style }), await openBackend("reference")];
+      const [found, expected] = [gpu, reference].map((backend) => {
+        const { hidden, weight, targets, options } = lossOf(backend, softcap, dtype, withRows);
+        const loss = linearCrossEntropy(hidden, weight, targets, options);
+        const { hiddenGrad, rowsGrad, logSumExp } = loss.source!.attrs as OpAttrs["linearCrossEntropy"];
+        return [loss, hiddenGrad!, logSumExp, ...(rowsGrad ? [rowsGrad] : [])];
+      });
+      expect(found!.length).toBe(withRows ? 4 : 3);
+      for (const [i, t] of found!.entries())
+        expectClose(await t.data(), await expected![i]!.data(), { relative: 4e-6, absolute: 1e-6 });
+    });
+
+    test("three kernels a block of columns, two without a gradient", async () => {
+      using _scope = new Scope();
+      const gpu = await open({ style });
+      const [small, large] = [2048, 3 * 2048].map((size) => {
+        const hidden = rand([N, D], 1, "float32", gpu);
+        const weight = rand([size, D], 2, "float32", gpu);
+        const targets = intTensor(
+          ids.map((id) => id % 2048),
+          [N],
+          gpu,
+        );
+        return [false, true].map((tracked) => {
+          hidden.requiresGrad = tracked;
+          const before = gpu.dispatches;
+          linearCrossEntropy(hidden, weight, targets);
+          return gpu.dispatches - before;
+        }) as [number, number];
+      });
+      expect(large![0] - small![0]).toBe(4);
+      expect(large![1] - small![1]).toBe(6);
+    });
+
+    test("columns that never change are looked at once", async () => {
+      using _scope = new Scope();
+      const gpu = await open({ style });
+      const { hidden, weight, targets, options } = lossOf(gpu, null, "float32", true);
+      hidden.requiresGrad = false;
+      const frozen = frozenColumns(hidden, weight, targets, columns);
+      const whole = await linearCrossEntropy(hidden, weight, targets, options).item();
+      expect(await linearCrossEntropy(hidden, weight, targets, { ...options, frozen }).item()).toBeCloseTo(whole, 5);
+    });
   });
 
   test("a freed buffer's memory serves the next op before the first is submitted", async () => {

@@ -21,6 +21,8 @@ export interface Product {
   readonly b: Operand;
   /** True where four elements of a row are stored at once: step 1, sizes, steps and starts multiples of 4. */
   readonly stores: boolean;
+  /** True where the product joins what c was, times a factor for each row: c = c·factor + a·b. Without batches. */
+  readonly adds?: boolean | undefined;
 }
 
 export interface MatmulVariant extends Product {
@@ -41,23 +43,40 @@ export const INTEGERS = ["m", "n", "k", "d1", "d2", ...operandArguments("a"), ..
   "c2",
 ]);
 
+/** What a kernel that `adds` has beside. */
+export const FACTOR = { array: { name: "factor", element: "f32" }, integers: ["factorAt", "factorRow"] } as const;
+
+/** What is stored at index `at` of c, in this row. */
+export const storedValue = (adds: boolean | undefined, at: string, row: string, value: string): string =>
+  adds ? `result[${at}] * factor[params.factorAt + (${row}) * params.factorRow] + ${value}` : value;
+
 /**
  * c = a·b by register tiles over workgroup memory. a [d0, d1, d2, m, k], b [d0, d1, d2, k, n], c [d0, d1, d2, m, n] by steps: element
  * (i, p) of a is at aAt + batch + i·aOuter + p·aInner, (p, j) of b at bAt + batch + j·bOuter + p·bInner. Every element is one
  * sum in ascending order of the inner axis, whatever the tile.
  */
-export function matmul({ a, b, stores, tile }: MatmulVariant): TunedKernel {
+export function matmul({ a, b, stores, adds, tile }: MatmulVariant): TunedKernel {
   const size = tile.threads * tile.register;
   const lanes = tile.threads * tile.threads;
   const loads = [operand("a", a, "m"), operand("b", b, "n")] as const;
   return {
-    key: ["matmul", a.dtype, a.vector, b.dtype, b.vector, stores ? "fours" : "ones", size].join(":"),
+    key: [
+      "matmul",
+      a.dtype,
+      a.vector,
+      b.dtype,
+      b.vector,
+      stores ? "fours" : "ones",
+      size,
+      ...(adds ? ["adds"] : []),
+    ].join(":"),
     arrays: [
       { name: "a", element: loads[0].element },
       { name: "b", element: loads[1].element },
+      ...(adds ? [FACTOR.array] : []),
     ],
     result: stores ? "vec4<f32>" : "f32",
-    integers: INTEGERS,
+    integers: adds ? [...INTEGERS, ...FACTOR.integers] : INTEGERS,
     floats: [],
     workgroup: [lanes, 1, 1],
     declarations: [
@@ -65,7 +84,7 @@ export function matmul({ a, b, stores, tile }: MatmulVariant): TunedKernel {
       `var<workgroup> a_tile : array<vec4<f32>, ${(INNER * size) / 4}>;`,
       `var<workgroup> b_tile : array<vec4<f32>, ${(INNER * size) / 4}>;`,
     ].join("\n"),
-    body: bodyOf(a, b, stores, tile),
+    body: bodyOf({ a, b, stores, adds, tile }),
     groups: ({ m, n, batches }) => [Math.ceil(n! / size), Math.ceil(m! / size), batches!],
   };
 }
@@ -113,7 +132,7 @@ fn ${x}_block(start : i32, outer : i32, inner : i32) -> mat4x4<f32> {
   };
 }
 
-function bodyOf(a: Operand, b: Operand, stores: boolean, { threads, register }: Tile): string {
+function bodyOf({ a, b, stores, adds, tile: { threads, register } }: MatmulVariant): string {
   const size = threads * register;
   const fourths = size / 4;
   const lanes = threads * threads;
@@ -148,9 +167,11 @@ function bodyOf(a: Operand, b: Operand, stores: boolean, { threads, register }: 
   function store(r: number, q: number): string {
     const at = `row + ${(r >> 2) * threads * 4 + (r & 3)} + y * 4`;
     const to = `column + ${q * threads * 4} + x * 4`;
+    const put = (index: string, value: string): string =>
+      `let at = ${index}; result[at] = ${storedValue(adds, "at", at, value)};`;
     if (stores)
-      return `if (${at} < params.m && ${to} < params.n) { result[(c_start + (${at}) * params.cRow + ${to}) >> 2u] = ${accumulator(r, q)}; }`;
-    return `if (${at} < params.m) { for (var j = 0; j < 4; j++) { if (${to} + j < params.n) { result[c_start + (${at}) * params.cRow + (${to} + j) * params.cColumn] = ${accumulator(r, q)}[j]; } } }`;
+      return `if (${at} < params.m && ${to} < params.n) { ${put(`(c_start + (${at}) * params.cRow + ${to}) >> 2u`, accumulator(r, q))} }`;
+    return `if (${at} < params.m) { for (var j = 0; j < 4; j++) { if (${to} + j < params.n) { ${put(`c_start + (${at}) * params.cRow + (${to} + j) * params.cColumn`, `${accumulator(r, q)}[j]`)} } } }`;
   }
 }
 

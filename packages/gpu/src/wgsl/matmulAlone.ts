@@ -1,5 +1,5 @@
 import { fours, scalars } from "./elements.ts";
-import { INTEGERS, type Operand, type Product, STARTS } from "./matmul.ts";
+import { FACTOR, INTEGERS, type Operand, type Product, STARTS, storedValue } from "./matmul.ts";
 import type { TunedKernel } from "./tunedKernel.ts";
 
 /** Lanes of a workgroup, beside one another along the columns: all read the same elements of a at a time. */
@@ -10,24 +10,35 @@ const LANES = 8;
  * where they lie. Every element is one sum in ascending order of the inner axis. Beyond the edges the last row and column are read
  * again and nothing is stored; branches would cost more.
  */
-export function matmulAlone({ a, b, stores }: Product, m: number): TunedKernel {
+export function matmulAlone({ a, b, stores, adds }: Product, m: number): TunedKernel {
   const rows = m > 4 ? 8 : 4;
   const loads = [
     (a.vector === "none" ? scalars : fours)("a", a.dtype),
     (b.vector === "none" ? scalars : fours)("b", b.dtype),
   ] as const;
   return {
-    key: ["matmul", "alone", a.dtype, a.vector, b.dtype, b.vector, stores ? "fours" : "ones", rows].join(":"),
+    key: [
+      "matmul",
+      "alone",
+      a.dtype,
+      a.vector,
+      b.dtype,
+      b.vector,
+      stores ? "fours" : "ones",
+      rows,
+      ...(adds ? ["adds"] : []),
+    ].join(":"),
     arrays: [
       { name: "a", element: loads[0].element },
       { name: "b", element: loads[1].element },
+      ...(adds ? [FACTOR.array] : []),
     ],
     result: stores ? "vec4<f32>" : "f32",
-    integers: INTEGERS,
+    integers: adds ? [...INTEGERS, ...FACTOR.integers] : INTEGERS,
     floats: [],
     workgroup: [LANES, 1, 1],
     declarations: loads.map(({ declaration }) => declaration).join("\n"),
-    body: bodyOf(a, b, stores, rows),
+    body: bodyOf({ a, b, stores, adds }, rows),
     groups: ({ m: height, n, batches }) => [Math.ceil(n! / (4 * LANES)), Math.ceil(height! / rows), batches!],
   };
 }
@@ -65,16 +76,18 @@ function reads(x: "a" | "b", name: string, { vector }: Operand, size: string, ou
   };
 }
 
-function bodyOf(a: Operand, b: Operand, stores: boolean, rows: number): string {
+function bodyOf({ a, b, stores, adds }: Product, rows: number): string {
   const blocks = FOUR.slice(0, rows / 4);
   const left = blocks.map((q) => reads("a", `x${q}_`, a, "m", `row + ${4 * q}`));
   const right = reads("b", "y", b, "n", "column");
   const steps = (c: number): string =>
     blocks.flatMap((q) => FOUR.map((r) => `s${4 * q + r} += x${q}_${c}[${r}] * y${c};`)).join(" ");
+  const put = (row: number, index: string, value: string): string =>
+    `let at = ${index}; result[at] = ${storedValue(adds, "at", `row + ${row}`, value)};`;
   const store = (row: number): string =>
     stores
-      ? `if (row + ${row} < m && column < n) { result[(c_start + (row + ${row}) * params.cRow + column) >> 2u] = s${row}; }`
-      : `if (row + ${row} < m) { for (var j = 0; j < 4; j++) { if (column + j < n) { result[c_start + (row + ${row}) * params.cRow + (column + j) * params.cColumn] = s${row}[j]; } } }`;
+      ? `if (row + ${row} < m && column < n) { ${put(row, `(c_start + (row + ${row}) * params.cRow + column) >> 2u`, `s${row}`)} }`
+      : `if (row + ${row} < m) { for (var j = 0; j < 4; j++) { if (column + j < n) { ${put(row, `c_start + (row + ${row}) * params.cRow + (column + j) * params.cColumn`, `s${row}[j]`)} } } }`;
   // an operand read by fours along the inner axis leaves no rest of it
   const rest =
     a.vector === "inner" || b.vector === "inner"

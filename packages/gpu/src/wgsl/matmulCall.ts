@@ -10,8 +10,11 @@ const BATCH_AXES = 3;
 /** Elements of the result from which a workgroup's tile is 128×128: enough of them to occupy a large card. */
 const LARGE = 1024 * 1024;
 
-/** The call for out = a·b, or null where more than three batch axes are left: the plain kernel's. */
-export function matmulCall(out: View, a: View, b: View, style: KernelStyle): TunedCall | null {
+/**
+ * The call for out = a·b, or out = out·factor + a·b where a factor [m, 1] is given; null where more than three batch axes are left: the
+ * plain kernel's.
+ */
+export function matmulCall(out: View, a: View, b: View, style: KernelStyle, factor?: View): TunedCall | null {
   const batch = out.layout.shape.slice(0, -2);
   const nest = collapse(
     batch,
@@ -35,6 +38,7 @@ export function matmulCall(out: View, a: View, b: View, style: KernelStyle): Tun
     a: operand(a, m, aOuter, aInner, k, aSteps),
     b: operand(b, n, bOuter, bInner, k, bSteps),
     stores,
+    adds: factor !== undefined,
   };
   const kernel =
     style === "alone"
@@ -42,7 +46,7 @@ export function matmulCall(out: View, a: View, b: View, style: KernelStyle): Tun
       : matmul({ ...variant, tile: tileFor(m, n, sizes[0] * sizes[1] * sizes[2]) });
   return {
     kernel,
-    arrays: [a.buffer, b.buffer],
+    arrays: [a.buffer, b.buffer, ...(factor ? [factor.buffer] : [])],
     out: out.buffer,
     sizes: {
       m,
@@ -69,6 +73,7 @@ export function matmulCall(out: View, a: View, b: View, style: KernelStyle): Tun
       c0: cSteps[0]!,
       c1: cSteps[1]!,
       c2: cSteps[2]!,
+      ...(factor ? { factorAt: factor.layout.offset, factorRow: factor.layout.strides[0]! } : {}),
     },
   };
 }

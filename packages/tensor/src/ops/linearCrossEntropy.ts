@@ -1,18 +1,15 @@
-import type { View } from "../backend.ts";
-import { arange, assign, full, intTensor, zeros } from "../create.ts";
+import { arange, assign, intTensor, zeros } from "../create.ts";
 import { DerivativeError, IndexError, ShapeError, formatShape } from "../errors.ts";
-import { sameShape, sliceLayout } from "../layout.ts";
+import { sameShape } from "../layout.ts";
 import { provenance, records, untracked } from "../op.ts";
 import { Scope } from "../scope.ts";
 import type { Tensor } from "../tensor.ts";
-import { matmul, matmulT } from "./matmul.ts";
+import { type Block, type Head, type Seen, type SeenColumns, logitsOf, lookAt, uncapped } from "./lookAt.ts";
+import { matmul } from "./matmul.ts";
 import { reshape, slice, transpose, unsqueeze } from "./movement.ts";
-import { add, div, equal, evaluate, exp, greaterEqual, log, maximum, mul, notEqual, sub, where } from "./pointwise.ts";
-import { max, sum } from "./reduce.ts";
+import { add, div, equal, evaluate, greaterEqual, log, mul, notEqual, sub, where } from "./pointwise.ts";
+import { sum } from "./reduce.ts";
 import { takeRows } from "./rows.ts";
-
-/** What a maximum begins with where there is nothing to compare: finite, so that no difference is NaN. */
-const LEAST = -3.4028234663852886e38;
 
 /** Columns of logits that exist at a time: 1 MiB of float32 for 128 rows. */
 const CHUNK = 2048;
@@ -74,7 +71,7 @@ export function linearCrossEntropy(
   const { loss, ...found } = untracked(() => {
     const head = headOf(hidden, weight, targets, { rows, columns, softcap, ignoreIndex });
     const blocks = frozen ? head.overriding : [...head.chunks(), ...head.overriding];
-    const seen = lookAt(head, blocks, frozen && { ...frozen, product: null }, forHidden);
+    const seen = lookAt(head, blocks, frozen, forHidden);
     const logSum = log(seen.sum);
     const logSumExp = add(seen.max, logSum);
     const losses = where(head.counted, sub(logSum, sub(seen.picked, seen.max)), 0); // [N, 1]
@@ -91,15 +88,6 @@ export function linearCrossEntropy(
   const inputs = rows ? [hidden, weight, targets, rows] : [hidden, weight, targets];
   loss.source = provenance("linearCrossEntropy", inputs, { reduction, ignoreIndex, softcap, columns, ...found });
   return loss;
-}
-
-/** What rows of logits hold in some columns; [N, 1] each. */
-export interface SeenColumns {
-  readonly max: Tensor;
-  /** Σ exp(logit − max) */
-  readonly sum: Tensor;
-  /** The target's logit, 0 where it is in another column. */
-  readonly picked: Tensor;
 }
 
 /**
@@ -164,37 +152,6 @@ const incoming =
     reduction === "mean" ? mul(averaged(x, head), g) : where(head.counted, mul(x, unsqueeze(g, 1)), 0);
 type Share = (x: Tensor) => Tensor;
 
-/** Columns of the logits that are computed together. */
-interface Block {
-  /** [C, D] */
-  readonly weight: Tensor;
-  /** The column of the logits with which a chunk begins. */
-  readonly first: number;
-  /** int32 [N]: the target's column in this block, outside [0, C) when it is in another. */
-  readonly targets: Tensor;
-  /** Columns that another block stands in for. */
-  readonly dead: readonly number[];
-}
-
-/** A linear layer and what its outputs should be. */
-interface Head {
-  /** [N, D] */
-  readonly hidden: Tensor;
-  readonly weight: Tensor;
-  readonly rows: Tensor | null;
-  readonly softcap: number | null;
-  /** int32 [N, 1]: 1 in rows that count. */
-  readonly counted: Tensor;
-  /** int32 [N]: the row of the weight that is the target; −1 where none is. */
-  readonly targets: Tensor;
-  /** int32 [N]: the overriding row that is the target; −1 where none is. */
-  readonly slots: Tensor;
-  /** The weight, piece by piece. */
-  readonly chunks: () => readonly Block[];
-  /** The overriding rows, where there are some. */
-  readonly overriding: readonly Block[];
-}
-
 function headOf(
   hidden: Tensor,
   weight: Tensor,
@@ -217,92 +174,17 @@ function headOf(
   const hits = equal(unsqueeze(wanted, 1), intTensor(columns, [columns.length], backend)); // [N, k]
   const slots = sub(sum(mul(hits, add(arange(columns.length, "int32", backend), 1)), 1), 1);
   const others = where(greaterEqual(slots, 0), -1, wanted);
-  const overriding: Block[] = rows ? [{ weight: rows, first: 0, targets: slots, dead: [] }] : [];
+  const overriding: Block[] = rows ? [{ weight: rows, targets: slots, first: 0, dead: [] }] : [];
   const chunks = (): Block[] => {
     const V = weight.shape[0]!;
     return Array.from({ length: Math.ceil(V / CHUNK) }, (_, i) => {
       const first = i * CHUNK;
       const chunk = slice(weight, 0, first, first + CHUNK);
       const dead = Array.from(columns, (c) => c - first).filter((c) => c >= 0 && c < chunk.shape[0]!);
-      return { weight: chunk, first, targets: sub(others, first), dead };
+      return { weight: chunk, targets: others, first, dead };
     });
   };
   return { hidden, weight, rows, softcap, counted: unsqueeze(counted, 1), targets: others, slots, chunks, overriding };
-}
-
-/** [N, C]; −Infinity in dead columns. */
-function logitsOf({ hidden, softcap }: Head, { weight, dead }: Block): Tensor {
-  const raw = matmulT(hidden, weight);
-  const logits = softcap === null ? raw : evaluate("tanh", "b * tanh(a / b)", raw, softcap);
-  for (const column of dead) logits.backend.fill(columnOf(logits.view("linearCrossEntropy"), column), -Infinity);
-  return logits;
-}
-
-const columnOf = ({ buffer, layout }: View, column: number): View => ({
-  buffer,
-  layout: sliceLayout(layout, 1, column, 1),
-});
-
-/** x·∂logit/∂raw: the soft cap flattens large logits. 0, not NaN, where they are −Infinity. */
-const uncapped = (x: Tensor, logits: Tensor, softcap: number | null): Tensor =>
-  softcap === null ? x : evaluate("mul", "a * max(0, 1 - b / c * (b / c))", x, logits, softcap);
-
-/** What has been seen of each row of logits. */
-interface Seen extends SeenColumns {
-  /** Σ exp(logit − max)·∂logit/∂hidden, [N, D]; null where no gradient is wanted. */
-  readonly product: Tensor | null;
-}
-
-function lookAt(head: Head, blocks: readonly Block[], known: Seen | null, withProduct: boolean): Seen {
-  let seen = known;
-  for (const block of blocks) {
-    if (block.dead.length === block.weight.shape[0]) continue;
-    using scope = new Scope();
-    const before: Seen | null = seen;
-    const logits = logitsOf(head, block);
-    const own = max(logits, 1, true);
-    const largest = before ? maximum(before.max, own) : own;
-    const exps = evaluate("exp", "exp(a - b)", logits, largest);
-    const now: Seen = {
-      max: largest,
-      sum: sum(exps, 1, true),
-      picked: pick(logits, block.targets),
-      product: withProduct ? matmul(uncapped(exps, logits, head.softcap), block.weight) : null,
-    };
-    seen = before ? joined(before, now) : now;
-    for (const t of tensorsOf(seen)) scope.keep(t);
-    if (before && before !== known) for (const t of tensorsOf(before)) t.dispose();
-  }
-  return seen ?? nothing(head);
-}
-
-/** What is seen where no column is looked at. */
-function nothing({ counted, hidden: { dtype, backend } }: Head): Seen {
-  const of = (value: number): Tensor => full(counted.shape, value, dtype === "float64" ? dtype : "float32", backend);
-  return { max: of(LEAST), sum: of(0), picked: of(0), product: null };
-}
-
-const tensorsOf = ({ max, sum, picked, product }: Seen): Tensor[] =>
-  product ? [max, sum, picked, product] : [max, sum, picked];
-
-/** What was seen before, brought to the new maximum, and what is seen now. */
-function joined(before: Seen, now: Seen): Seen {
-  const factor = exp(sub(before.max, now.max));
-  const total = (x: Tensor, y: Tensor): Tensor => evaluate("add", "a * b + c", x, factor, y);
-  return {
-    max: now.max,
-    sum: total(before.sum, now.sum),
-    picked: add(before.picked, now.picked),
-    product: before.product && total(before.product, now.product!),
-  };
-}
-
-/** logits [N, C] → [N, 1]: each row's logit at its target, 0 where that is elsewhere. */
-function pick(logits: Tensor, targets: Tensor): Tensor {
-  const [N, C] = logits.shape as [number, number];
-  const starts = mul(arange(N, "int32", logits.backend), C);
-  const position = evaluate("where", "a >= 0 ? (a < c ? a + b : -1) : -1", targets, starts, C);
-  return takeRows(reshape(logits, [N * C, 1]), position);
 }
 
 /** x [N, …] divided by the number of rows that count; 0 in the others. */
@@ -319,7 +201,7 @@ function hiddenGradient(head: Head, { sum: total, picked }: Seen, product: Tenso
 /** (softmax − one-hot targets, shared out)ᵀ·hidden → [C, D] */
 function weightGradient(head: Head, block: Block, logSumExp: Tensor, share: Share): Tensor {
   const logits = logitsOf(head, block);
-  const hits = equal(unsqueeze(block.targets, 1), arange(logits.shape[1]!, "int32", logits.backend));
+  const hits = equal(unsqueeze(sub(block.targets, block.first), 1), arange(logits.shape[1]!, "int32", logits.backend));
   const off = evaluate("sub", "exp(a - b) - c", logits, logSumExp, hits);
   return matmul(transpose(share(uncapped(off, logits, head.softcap))), head.hidden);
 }
