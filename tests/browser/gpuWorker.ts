@@ -9,6 +9,7 @@ import { prepareSuite } from "../prepareSuite.ts";
 import { packedMatmulSuite } from "./packedMatmul.ts";
 import { rulesSuite } from "./rulesSuite.ts";
 import { type Results, runSuites } from "./runner.ts";
+import { wholeTexelsSuite } from "./wholeTexels.ts";
 import { type Held, steadySuite } from "./steadySuite.ts";
 
 export interface GpuRequest extends Pick<GpuOptions, "mode"> {
@@ -40,6 +41,7 @@ async function report({ mode, only, models, steps }: GpuRequest): Promise<GpuRep
     packedMatmulSuite(shared);
     attentionSuite(shared);
     longRowsSuite(shared);
+    wholeTexelsSuite(shared);
     rulesSuite(shared);
     singleGradients(shared, { numRuns: 5 });
     goldenSuite(url, models, shared);

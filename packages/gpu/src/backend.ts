@@ -19,9 +19,7 @@ import { pointwise } from "./kernels/pointwise.ts";
 import { reduce } from "./kernels/reduce.ts";
 import { rope } from "./kernels/rope.ts";
 import { addRows, overriddenRows, scatterRows, takeRows } from "./kernels/rows.ts";
-import { fusedAttention } from "./webgl2/attention.ts";
-import { fusedCrossEntropy } from "./webgl2/crossEntropy.ts";
-import { fusedRows } from "./webgl2/rows.ts";
+import { hasRows, packedFused } from "./webgl2/fused.ts";
 import { adamwCall } from "./wgsl/adamw.ts";
 import { tunedFused } from "./wgsl/fused.ts";
 import { lookAtCall } from "./wgsl/lookAtLogits.ts";
@@ -30,9 +28,6 @@ import type { TunedExecutor } from "./wgsl/tunedKernel.ts";
 
 /** Whole numbers up to this one are held exactly: int32 lies on the device as float32. */
 const LARGEST_INTEGER = 2 ** 24;
-
-const hasRows = (executor: Executor): executor is Executor & Required<Pick<Executor, "runRows">> =>
-  executor.runRows !== undefined;
 
 const hasTuned = (executor: Executor): executor is Executor & TunedExecutor =>
   executor.runTuned !== undefined && executor.style !== undefined;
@@ -75,7 +70,7 @@ export class GpuBackend implements Backend {
   readonly #known = new WeakMap<Buffer, Int32Array>();
   readonly fused: NonNullable<Backend["fused"]>;
   readonly updates: NonNullable<Backend["updates"]>;
-  readonly strided?: NonNullable<Backend["strided"]>;
+  readonly strided: NonNullable<Backend["strided"]>;
   #live = 0;
   #bytes = 0;
   #peak = 0;
@@ -86,6 +81,7 @@ export class GpuBackend implements Backend {
     const tunes = tuned && hasTuned(executor) ? executor : null;
     this.#tuned = tunes;
     const whole = tunes && inOnePiece(tunes);
+    const packed = tuned && hasRows(executor) ? packedFused(executor) : null;
     this.fused = {
       rope: (out, inputs, attrs) => {
         if (this.#isWritten(out)) rope(executor, out, inputs, attrs);
@@ -97,14 +93,10 @@ export class GpuBackend implements Backend {
         const view = ids.view("scatterRows");
         if (this.#isWritten(out)) scatterRows(executor, out, rows!, view, this.#idsOf(view));
       },
-      ...(whole ? tunedFused(whole) : {}),
+      ...(whole ? tunedFused(whole) : packed?.fused),
     };
-    this.updates = tunes && whole ? updatesOf(tunes, whole) : {};
-    if (tuned && hasRows(executor)) {
-      const attention = fusedAttention(executor);
-      Object.assign(this.fused, fusedRows(executor), fusedCrossEntropy(executor), attention);
-      this.strided = Object.keys(attention) as (keyof typeof attention)[];
-    }
+    this.strided = ["rope", ...(packed?.strided ?? [])];
+    this.updates = tunes && whole ? updatesOf(tunes, whole) : (packed?.updates ?? {});
     this.info = { name: "gpu", mode: executor.mode, ...executor.info };
   }
 

@@ -85,6 +85,9 @@ export interface Executor {
   destroy(): void;
 }
 
+/** An executor that fills several buffers at once. */
+export type RowsExecutor = Executor & Required<Pick<Executor, "runRows">>;
+
 /** The gpu.js function of a kernel. */
 export const sourceOf = ({ parameters, body }: Kernel): string =>
   `function(${parameters.map(({ name }) => name).join(", ")}) {\n${body}\n}`;

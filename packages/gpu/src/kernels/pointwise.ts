@@ -94,9 +94,9 @@ const kernelOf = cached((expression, dtype, rankText, packed, ...kinds): Kernel 
 });
 
 /** `coordinate` of a texel's first element, in GLSL. */
-function texelCoordinate(axis: number, rank: number): string {
+export function texelCoordinate(axis: number, rank: number, at = "first"): string {
   const inner = Array.from({ length: rank - 1 - axis }, (_, i) => `user_size${axis + 1 + i}`);
-  const row = ["first", ...(inner.length > 0 ? [`(${inner.join(" * ")})`] : [])].join(" / ");
+  const row = [at, ...(inner.length > 0 ? [`(${inner.join(" * ")})`] : [])].join(" / ");
   return axis === 0 ? `(${row})` : `(${row} % user_size${axis})`;
 }
 

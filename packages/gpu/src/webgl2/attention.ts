@@ -1,5 +1,5 @@
 import { type Backend, type Buffer, type Layout, type OpAttrs, type View, expandLayout } from "@neolog/tensor";
-import type { Executor, Kernel, Launch } from "../kernel.ts";
+import type { Kernel, Launch, RowsExecutor } from "../kernel.ts";
 import {
   productGradients,
   productOfRows,
@@ -22,8 +22,6 @@ interface Part {
   readonly W: number;
   readonly skip?: number;
 }
-
-type RowsExecutor = Executor & Required<Pick<Executor, "runRows">>;
 
 const quads = (n: number): number => Math.ceil(n / 4);
 

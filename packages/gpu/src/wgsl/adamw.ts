@@ -36,10 +36,23 @@ export function adamwKernel(grad: FloatDType, toward: FloatDType | null): TunedK
   };
 }
 
-/** The call for a step; what no element needs is worked out here, in float64. */
+/** What no element needs is worked out here, in float64. */
+export const adamwFactors = ({ lr, betas: [beta1, beta2], eps, weight_decay, maximize, step }: AdamWNumbers) => ({
+  keep1: beta1,
+  take1: maximize ? beta1 - 1 : 1 - beta1,
+  keep2: beta2,
+  take2: 1 - beta2,
+  correction: Math.sqrt(1 - beta2 ** step),
+  eps,
+  decay: lr * weight_decay,
+  kept: 1 - lr * weight_decay,
+  rate: lr / (1 - beta1 ** step),
+});
+
+/** The call for a step. */
 export function adamwCall(
   { p, grad, exp_avg, exp_avg_sq, toward }: AdamWArrays<View>,
-  { lr, betas: [beta1, beta2], eps, weight_decay, maximize, step }: AdamWNumbers,
+  numbers: AdamWNumbers,
 ): TunedCall {
   const dtypeOf = ({ buffer }: View): FloatDType => buffer.dtype as FloatDType;
   return {
@@ -53,15 +66,7 @@ export function adamwCall(
       avgSqAt: exp_avg_sq.layout.offset,
       gradAt: grad.layout.offset,
       towardAt: toward?.layout.offset ?? 0,
-      keep1: beta1,
-      take1: maximize ? beta1 - 1 : 1 - beta1,
-      keep2: beta2,
-      take2: 1 - beta2,
-      correction: Math.sqrt(1 - beta2 ** step),
-      eps,
-      decay: lr * weight_decay,
-      kept: 1 - lr * weight_decay,
-      rate: lr / (1 - beta1 ** step),
+      ...adamwFactors(numbers),
     },
   };
 }
