@@ -12,6 +12,7 @@ import { commit, machine } from "../machine.ts";
 import { SHAPES } from "../step/shapes.ts";
 import { checkAll } from "./correctness.ts";
 import { Figures } from "./figures.ts";
+import { measureFusion } from "./fusion.ts";
 import { type StepShape, measureMatmul, measureOverhead, measureStep } from "./measures.ts";
 
 const { values } = parseArgs({
@@ -49,6 +50,12 @@ await measureMatmul(
     { who: "gpu.js, plain", backend: plain, largest },
   ],
   software ? [256, 512] : [1024, 2048, 4096, 8192],
+  figures,
+);
+
+await measureFusion(
+  { mode: "webgpu", allowSoftware: software },
+  software ? { tokens: 64, width: 128, vocab: 8192 } : { tokens: 1024, width: 768, vocab: 50257 },
   figures,
 );
 
