@@ -104,7 +104,7 @@ describe("Heap", () => {
     );
   });
 
-  test("blocks of ever other sizes touch little more than was ever live", () => {
+  test("blocks of ever other sizes touch at most half again what was ever live", () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 2 ** 31 - 1 }), (seed) => {
         const heap = new Heap(1);
@@ -115,7 +115,7 @@ describe("Heap", () => {
           for (const i of random.permutation(live.length)) heap.free(live[i]!);
         }
         const { peak, touched, reserved } = heap.report();
-        expect(touched - heapStart(1)).toBeLessThan(1.25 * peak);
+        expect(touched - heapStart(1)).toBeLessThan(1.5 * peak);
         expect(touched).toBeLessThan(reserved);
       }),
       { numRuns: 10 },
