@@ -25,7 +25,7 @@ export type InitPolicy =
   | { readonly kind: "normal"; readonly covariance: "full" | "diagonal"; readonly scale?: number };
 
 type InitRule = Exclude<InitPolicy, string>;
-const ruleOf = (policy: InitPolicy): InitRule => (typeof policy === "string" ? { kind: policy } : policy);
+export const ruleOf = (policy: InitPolicy): InitRule => (typeof policy === "string" ? { kind: policy } : policy);
 
 /** A table whose rows are read a few at a time. */
 export interface RowSource {
@@ -144,14 +144,19 @@ function deviationsOf(others: Vectors, mean: Float64Array): Spread | null {
 
 /** The rows of all ids but some, in ascending order, read panel by panel. */
 function rowsWithout({ count, width, read }: RowSource, ids: readonly number[]): Vectors {
-  const left = new Set(ids);
   return function* () {
-    for (let start = 0; start < count; start += PANEL) {
-      const panel = Int32Array.from({ length: Math.min(PANEL, count - start) }, (_, i) => start + i);
-      const kept = panel.filter((id) => !left.has(id));
-      if (kept.length > 0) yield* vectors(read(kept), width);
-    }
+    for (const panel of panelsWithout(count, ids)) yield* vectors(read(panel), width);
   };
+}
+
+/** All ids below `count` but some, in ascending order, up to 1024 at a time. */
+export function* panelsWithout(count: number, ids: readonly number[]): Generator<Int32Array> {
+  const left = new Set(ids);
+  for (let start = 0; start < count; start += PANEL) {
+    const panel = Int32Array.from({ length: Math.min(PANEL, count - start) }, (_, i) => start + i);
+    const kept = panel.filter((id) => !left.has(id));
+    if (kept.length > 0) yield kept;
+  }
 }
 
 function* vectors(rows: ArrayLike<number>, width: number): Generator<Float64Array> {

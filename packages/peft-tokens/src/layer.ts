@@ -16,14 +16,14 @@ import {
   slice,
   takeColumns,
   takeRows,
-  tensor,
   untracked,
   where,
   zeros,
 } from "@neolog/tensor";
 import { AdapterLayer, type NonFinite, findNonFinite } from "./adapterLayer.ts";
-import { type InitPolicy, type RowSource, initialRows } from "./init.ts";
+import type { InitPolicy } from "./init.ts";
 import { eachOf, maskOf } from "./samples.ts";
+import { RowTable, startingRows } from "./startingRows.ts";
 import { type OnWarning, toConsole } from "./warnings.ts";
 import type { AdapterRows, EffectiveSet, Override, Parts, Side, Sides, TokenRows } from "./effective.ts";
 
@@ -156,19 +156,11 @@ export class TrainableTokensLayer extends AdapterLayer {
     const { dtype, backend } = this.table;
     if (policy === undefined)
       return init_weights ? original : cast(randn(original.shape, seed, "float32", backend), dtype);
-    const rows = initialRows(this.source, ids, policy, seed, onWarning ?? toConsole);
-    return tensor(Array.from(rows), original.shape, dtype === "float64" ? dtype : "float32", backend);
+    return startingRows(this.source, ids, policy, seed, onWarning ?? toConsole);
   }
-  /** The unadapted table, read a few rows at a time. */
-  get source(): RowSource {
-    const [count, width] = this.table.shape as [number, number];
-    const read = (ids: Int32Array): ArrayLike<number> =>
-      untracked(() => {
-        using _temporary = new Scope();
-        const rows = this.#unadapted(ids);
-        return (isStorageDType(rows.dtype) ? cast(rows, "float32") : rows).dataSync();
-      });
-    return { count, width, read };
+  /** The unadapted table. */
+  get source(): RowTable {
+    return new RowTable(this.table, (ids) => this.#unadapted(ids));
   }
 
   /**

@@ -1,6 +1,6 @@
 import { type StoredTensor, fromTensor } from "@neolog/checkpoint";
 import { Conv1D, Linear } from "@neolog/nn";
-import { Scope, tensor, zeros } from "@neolog/tensor";
+import { Scope, cast, zeros } from "@neolog/tensor";
 import type { Adapters } from "./adapters.ts";
 import { TrainableTokensConfig } from "./config.ts";
 import type { Side } from "./effective.ts";
@@ -76,8 +76,7 @@ export async function oneSidedFiles(
         "savePretrained: one-sided rows need a token that they leave alone, got none",
       );
     lists[head] = [free];
-    const row = Array.from(layer.source.read(Int32Array.of(free)));
-    tensors.set(`${head}.${ROWS}`, await fromTensor(tensor(row, [1, row.length], "float32", backend)));
+    tensors.set(`${head}.${ROWS}`, await fromTensor(cast(layer.source.rows(Int32Array.of(free)), "float32")));
   }
   const config = new LoraConfig({
     r: 1,

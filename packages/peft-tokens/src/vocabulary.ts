@@ -1,13 +1,14 @@
 import { VocabularyError, positionsOf } from "@neolog/models";
 import { Embedding, Linear } from "@neolog/nn";
-import { Scope, type Tensor, assign, cast, slice, takeRows, tensor, untracked } from "@neolog/tensor";
+import { Scope, assign, cast, slice, takeRows, untracked } from "@neolog/tensor";
 import { type AdaptableModel, configValue } from "./adaptable.ts";
 import type { Adapters } from "./adapters.ts";
 import { AdapterError, ConfigError } from "./errors.ts";
-import { type InitPolicy, type RowSource, checkInit, initialRows } from "./init.ts";
+import { type InitPolicy, checkInit } from "./init.ts";
 import { checkRowsAlone, growVocabulary, whilePlain } from "./grow.ts";
 import { PeftModel } from "./model.ts";
 import { withTokens } from "./registry.ts";
+import { RowTable, startingRows } from "./startingRows.ts";
 import { plainAt } from "./wrap.ts";
 
 /** A model with adapters, or one without. */
@@ -41,12 +42,10 @@ export function addTokens<M extends Base>(
   if (init === "mean" || (typeof init === "object" && init.kind === "mean")) return ids;
   const onWarning = model instanceof PeftModel ? model.adapters.onWarning : undefined;
   for (const { weight } of tablesOf(root)) {
-    const rows = initialRows(sourceOf(weight), ids, init, seed, onWarning ?? (({ message }) => console.warn(message)));
-    untracked(() => {
-      using _temporary = new Scope();
-      const values = tensor(Array.from(rows), [count, weight.shape[1]!], "float32", weight.backend);
-      assign(slice(weight, 0, size, size + count), cast(values, weight.dtype));
-    });
+    using _temporary = new Scope();
+    const table = new RowTable(weight, (of) => takeRows(weight, of));
+    const rows = startingRows(table, ids, init, seed, onWarning ?? (({ message }) => console.warn(message)));
+    untracked(() => assign(slice(weight, 0, size, size + count), cast(rows, weight.dtype)));
   }
   return ids;
 }
@@ -116,14 +115,4 @@ function tablesOf(root: Base): (Embedding | Linear)[] {
     const module = typeof path === "string" ? plainAt(root, path) : undefined;
     return module instanceof Embedding || module instanceof Linear ? [module] : [];
   });
-}
-
-function sourceOf(weight: Tensor): RowSource {
-  const [count, width] = weight.shape as [number, number];
-  const read = (ids: Int32Array): ArrayLike<number> =>
-    untracked(() => {
-      using _temporary = new Scope();
-      return takeRows(weight, ids).dataSync();
-    });
-  return { count, width, read };
 }
