@@ -6,7 +6,7 @@ const DEVICE_ARITHMETIC: Tolerances = {
   int32: "whole",
   denormals: "flushed",
   ops: {
-    pow: { relative: 2e-5, absolute: 1e-37 },
+    pow: { relative: 1e-6, absolute: 1e-37 },
     // e to a rounded product, times a number up to 3e38
     geglu: { relative: 4e-6, absolute: 2 ** -22 },
     swiglu: { relative: 4e-6, absolute: 2 ** -22 },

@@ -25,14 +25,16 @@ uint upper(uint a, uint b) {
   uint other = (a & 0xffffu) * (b >> 16u) + (middle & 0xffffu);
   return (a >> 16u) * (b >> 16u) + (middle >> 16u) + (other >> 16u);
 }
+float expNear(float r, float n) {
+  float p = ((((1.98756915e-4 * r + 1.3981999507e-3) * r + 8.3334519073e-3) * r + 4.1665795894e-2) * r + 1.6666665459e-1) * r + 5.0000001201e-1;
+  int h = int(n) / 2;
+  return (p * r * r + r + 1.0) * uintBitsToFloat(uint(h + 127) << 23u) * uintBitsToFloat(uint(int(n) - h + 127) << 23u);
+}
 float expOf(float x) {
   if (nanBits(x)) { return x; }
   float y = clamp(x, -104.0, 89.0);
   float n = roundEven(y * 1.4426950408889634);
-  float r = n * 2.1219444e-4 + (n * -0.693359375 + y);
-  float p = ((((1.98756915e-4 * r + 1.3981999507e-3) * r + 8.3334519073e-3) * r + 4.1665795894e-2) * r + 1.6666665459e-1) * r + 5.0000001201e-1;
-  int h = int(n) / 2;
-  return (p * r * r + r + 1.0) * uintBitsToFloat(uint(h + 127) << 23u) * uintBitsToFloat(uint(int(n) - h + 127) << 23u);
+  return expNear(n * 2.1219444e-4 + (n * -0.693359375 + y), n);
 }
 float logOf(float x) {
   uint bits = floatBitsToUint(x);
@@ -89,6 +91,33 @@ float trigonometric(float x, uint turn) {
   bool negative = ((q & 2u) != 0u) != (turn == 0u && floatBitsToUint(x) > 0x7fffffffu);
   return negative ? -y : y;
 }
+float first12Bits(float x) { return uintBitsToFloat(floatBitsToUint(x) & 0xfffff000u); }
+float positivePower(float x, float y) {
+  uint bits = floatBitsToUint(x);
+  float fraction = uintBitsToFloat((bits & 0x007fffffu) | 0x3f800000u);
+  bool over = fraction > 1.4142135;
+  float m = over ? fraction * 0.5 : fraction;
+  float e = float(int(bits >> 23u) - (over ? 126 : 127));
+  float sum = m + 1.0;
+  float sumHigh = first12Bits(sum);
+  float s = first12Bits((m - 1.0) / sum);
+  float sLow = (((m - 1.0) - s * sumHigh) - s * (m - (sumHigh - 1.0))) / sum;
+  float t = s + sLow;
+  float q = t * t;
+  float series = t * q * (((0.22222222 * q + 0.2857143) * q + 0.4) * q + 0.6666667);
+  float large = e * 0.693359375;
+  float logX = large + 2.0 * s;
+  float logXLow = ((large - logX) + 2.0 * s) + (e * -2.1219444e-4 + (2.0 * sLow + series));
+  float rough = y * (logX + logXLow);
+  if (rough > 89.0) { return infinity(); }
+  if (rough < -104.0) { return 0.0; }
+  float yHigh = first12Bits(y);
+  float logXHigh = first12Bits(logX);
+  float product = yHigh * logXHigh;
+  float productLow = y * ((logX - logXHigh) + logXLow) + (y - yHigh) * logXHigh;
+  float n = roundEven((product + productLow) * 1.4426950408889634);
+  return expNear(((product - n * 0.693359375) + n * 2.1219444e-4) + productLow, n);
+}
 float powerOf(float x, float y) {
   if (y == 0.0) { return 1.0; }
   if (nanBits(x) || nanBits(y)) { return notANumber(); }
@@ -113,7 +142,7 @@ float powerOf(float x, float y) {
     if (y > 0.0) { return sign * product; }
     if (floatBitsToUint(product) - 1u < 0x7f7fffffu) { return sign / product; }
   }
-  return sign * expOf(y * logOf(size));
+  return sign * positivePower(size, y);
 }
 `;
 
