@@ -1,6 +1,7 @@
 /**
- * A training step in headless Chromium, ours beside others', one page each: `node main.mjs [--real] [--rounds N] [--only NAME] [--out FILE]`. Without
- * --real the adapter computes in software and the shape is small. Contenders, all or `--only NAME`, take turns, N rounds. Exits with 1 where losses disagree.
+ * A training step in headless Chromium, ours beside others', one page each: `node main.mjs [--real] [--rounds N] [--only NAME]
+ * [--out FILE]`. Without --real the adapter computes in software and the shape is small. Contenders, all or those of a name, take turns,
+ * N rounds. `--matmul N`: a product of N³ instead, ours and gpu.js's own on webgl2. Exits with 1 where results disagree.
  */
 import { createServer } from "node:http";
 import { existsSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
@@ -12,20 +13,25 @@ import { build } from "vite";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const real = process.argv.includes("--real");
-const out = process.argv.includes("--out") ? process.argv[process.argv.indexOf("--out") + 1] : null;
-const rounds = process.argv.includes("--rounds") ? Number(process.argv[process.argv.indexOf("--rounds") + 1]) : 1;
+const flag = (name) => (process.argv.includes(name) ? process.argv[process.argv.indexOf(name) + 1] : null);
+const [out, only, matmul] = ["--out", "--only", "--matmul"].map(flag);
+const rounds = Number(flag("--rounds") ?? 1);
 const SHAPE = real
   ? { layers: 4, width: 768, heads: 12, vocab: 50257, length: 128 }
   : { layers: 4, width: 256, heads: 4, vocab: 1024, length: 32 };
 const REPEATS = real ? 10 : 3;
-const only = process.argv.includes("--only") ? process.argv[process.argv.indexOf("--only") + 1] : null;
-const CONTENDERS = [
+const MATMULS = [
+  ["neolog", "matmul.mjs", "webgl2"],
+  ["gpu.js", "matmul.mjs", "webgl2"],
+];
+const STEPS = [
   ["neolog", "ours.mjs", "webgpu"],
   ["neolog", "ours.mjs", "webgl2"],
   ["jax-js", "jax.mjs", "webgpu"],
   ["TensorFlow.js", "tfjs.mjs", "webgpu"],
   ["TensorFlow.js", "tfjs.mjs", "webgl"],
-].filter(([name]) => only === null || name === only);
+];
+const CONTENDERS = (matmul ? MATMULS : STEPS).filter(([name]) => only === null || name === only);
 const peers = process.env.NEOLOG_PEERS ?? join(here, "..", "node_modules");
 
 const folder = mkdtempSync(join(tmpdir(), "neolog-browser-"));
@@ -80,9 +86,10 @@ for (let round = 0; round < rounds; round++)
   for (const [name, file, mode] of CONTENDERS) {
     const browser = await chromium.launch({
       executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-      args: [...QUIET, ...(real ? REAL : SOFTWARE)],
+      args: [...QUIET, ...(real ? REAL : SOFTWARE), "--disable-gpu-watchdog"],
     });
-    const row = { name, mode, round, shape: SHAPE, real };
+    const shape = matmul ? { n: Number(matmul), who: name } : SHAPE;
+    const row = { name, mode, round, shape, real };
     try {
       if (!existsSync(join(folder, file.replace(".mjs", "")))) await bundle(file);
       const page = await browser.newPage();
@@ -90,7 +97,7 @@ for (let round = 0; round < rounds; round++)
       await page.goto(origin);
       const run = page.evaluate(
         async ([path, mode, shape, repeats]) => (await import(path)).run(mode, shape, repeats),
-        [`/${file.replace(".mjs", "")}/page.js`, mode, SHAPE, REPEATS],
+        [`/${file.replace(".mjs", "")}/page.js`, mode, shape, REPEATS],
       );
       const late = new Promise((_, refuse) =>
         setTimeout(() => refuse(new Error("no result within 180 s")), 180_000).unref(),

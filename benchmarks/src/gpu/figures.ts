@@ -39,9 +39,12 @@ export class Figures {
 const rounded = (value: number): string =>
   value !== 0 && Math.abs(value) < 0.01 ? value.toExponential(1) : String(Number(value.toPrecision(4)));
 
-/** The least milliseconds of a few calls, each waited for; the first, which compiles, does not count. */
-export async function leastMs(call: () => Promise<void>, { repeats = 3, seconds = 20 } = {}): Promise<number> {
-  await call();
+/** The least milliseconds of a few calls, each waited for; the first, which compiles, does not count if it is to warm up. */
+export async function leastMs(
+  call: () => Promise<void>,
+  { repeats = 3, seconds = 20, warmUp = true } = {},
+): Promise<number> {
+  if (warmUp) await call();
   const end = performance.now() + seconds * 1000;
   let least = Infinity;
   for (let i = 0; i < repeats && (i === 0 || performance.now() < end); i++) {

@@ -5,22 +5,34 @@ import { type Backend, Scope, add, matmul, randn, setDefaultBackend } from "@neo
 import { randomBfloat16Model } from "../step/randomBfloat16.ts";
 import { type Figures, leastMs } from "./figures.ts";
 
-/** GFLOP/s of [n, n]·[n, n] in float32. Plain kernels only where one call stays well under the few seconds that drivers allow. */
+export interface Multiplier {
+  readonly who: string;
+  readonly backend: Backend;
+  /** No larger product is measured: one call must stay well under the few seconds that drivers of cards allow. */
+  readonly largest: number;
+  /** Larger ones are measured once, by a kernel that smaller ones compiled; in software they take tens of seconds. */
+  readonly often?: number;
+}
+
+/** GFLOP/s of [n, n]·[n, n] in float32. */
 export async function measureMatmul(
-  backends: readonly { readonly who: string; readonly backend: Backend; readonly largest: number }[],
+  backends: readonly Multiplier[],
   sizes: readonly number[],
   figures: Figures,
 ): Promise<void> {
   for (const n of sizes) {
-    for (const { who, backend, largest } of backends) {
+    for (const { who, backend, largest, often = Infinity } of backends) {
       if (n > largest) continue;
       using _scope = new Scope();
       const [a, b] = [randn([n, n], 1, "float32", backend), randn([n, n], 2, "float32", backend)];
-      const ms = await leastMs(async () => {
-        using _call = new Scope();
-        const c = matmul(a, b);
-        await backend.read(c.view("benchmark").buffer, 0, 1);
-      });
+      const ms = await leastMs(
+        async () => {
+          using _call = new Scope();
+          const c = matmul(a, b);
+          await backend.read(c.view("benchmark").buffer, 0, 1);
+        },
+        n > often ? { repeats: 1, warmUp: false } : {},
+      );
       figures.add(`matmul ${n}³`, who, (2 * n ** 3) / ms / 1e6, "GFLOP/s");
     }
   }
