@@ -18,7 +18,7 @@ import { matmul } from "./kernels/matmul.ts";
 import { pointwise } from "./kernels/pointwise.ts";
 import { reduce } from "./kernels/reduce.ts";
 import { rope } from "./kernels/rope.ts";
-import { addRows, overriddenRows, scatterRows, takeRows } from "./kernels/rows.ts";
+import { addRows, overriddenRows, overrideColumns, scatterRows, takeRows } from "./kernels/rows.ts";
 import { hasRows, packedFused } from "./webgl2/fused.ts";
 import { adamwCall } from "./wgsl/adamw.ts";
 import { tunedFused } from "./wgsl/fused.ts";
@@ -33,7 +33,7 @@ const hasTuned = (executor: Executor): executor is Executor & TunedExecutor =>
   executor.runTuned !== undefined && executor.style !== undefined;
 
 /** Fused ops whose kernels are gpu.js's own, which take arrays in several buffers. */
-const PLAIN: ReadonlySet<string> = new Set(["rope", "overriddenRows", "scatterRows"]);
+const PLAIN: ReadonlySet<string> = new Set(["rope", "overriddenRows", "overrideColumns", "scatterRows"]);
 
 /** The executor for kernels that no plain one stands in for: their arrays must lie in one buffer each. */
 const inOnePiece = (executor: Executor & TunedExecutor): TunedExecutor => ({
@@ -88,6 +88,9 @@ export class GpuBackend implements Backend {
       },
       overriddenRows: (out, inputs) => {
         if (this.#isWritten(out)) overriddenRows(executor, out, inputs);
+      },
+      overrideColumns: (out, [x, values], { columns }) => {
+        if (this.#isWritten(out)) overrideColumns(executor, out, x!, values!, columns);
       },
       scatterRows: (out, [rows], { ids }) => {
         const view = ids.view("scatterRows");

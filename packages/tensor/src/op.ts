@@ -51,7 +51,7 @@ export interface GradientAttrs {
 export type GradientName = keyof GradientAttrs;
 
 /** Every op that a backend may have in one kernel, though what it is made of is no composite of ops. */
-export type KernelName = FusedName | GradientName | "scatterRows";
+export type KernelName = FusedName | GradientName | "scatterRows" | "overrideColumns";
 
 /** Every op with what its gradient needs beside inputs and output. */
 export interface OpAttrs extends Record<PointwiseName, null>, FusedAttrs, GradientAttrs {

@@ -69,6 +69,47 @@ const OVERRIDDEN_ROWS = pair(
   return slot >= 0 ? own : id < 0 ? vec4(0.0) : x;`,
 );
 
+/** x [..., n] with column columns[j] replaced by column j of values [..., k]. */
+export function overrideColumns(executor: Executor, out: View, x: View, values: View, columns: Int32Array): void {
+  const k = columns.length;
+  const order = Int32Array.from(columns.keys()).toSorted((i, j) => columns[i]! - columns[j]!);
+  const index = Int32Array.from({ length: 2 * k }, (_, i) => (i < k ? columns[order[i]!]! : order[i - k]!));
+  const buffer = executor.allocate("int32", index.length);
+  executor.write(buffer, index, 0);
+  const operands = [x, values].flatMap((view) => [view.buffer, view.layout.offset]);
+  const args = [...operands, buffer, k, Math.ceil(Math.log2(k + 1)), out.layout.shape.at(-1)!];
+  executor.run({ kernel: OVERRIDE_COLUMNS, args, out });
+  executor.free(buffer);
+}
+
+const COLUMN = "imod(this.thread.x, n)";
+/** Finds the column among those that are replaced, which ascend, in `steps` halvings of what is left to search. */
+const OVERRIDE_COLUMNS: Kernel = {
+  key: "overrideColumns",
+  parameters: [
+    ...["x", "values"].flatMap((name) => [array(`${name}Data`), int(`${name}Offset`)]),
+    array("index"),
+    ...["k", "steps", "n"].map(int),
+  ],
+  body: `let low = 0;
+    let left = k;
+    for (let i = 0; i < steps; i++) {
+      const half = Math.floor(left / 2);
+      if (left > 0) {
+        if (integer(index[integer(low + half)]) < ${COLUMN}) {
+          low = low + half + 1;
+          left = left - half - 1;
+        } else {
+          left = half;
+        }
+      }
+    }
+    if (low < k && integer(index[integer(low)]) === ${COLUMN}) {
+      return valuesData[valuesOffset + idiv(this.thread.x, n) * k + integer(index[integer(k + low)])];
+    }
+    return xData[xOffset + this.thread.x];`,
+};
+
 /** out[r] = Σ rows[i] over all i with ids[i] = r, in ascending i. `known` as for `addRows`. */
 export function scatterRows(executor: Executor, out: View, rows: View, ids: View, known: Int32Array | null): void {
   const [count, ...row] = out.layout.shape as [number, ...number[]];

@@ -102,6 +102,8 @@ export function overrideColumns(x: Tensor, values: Tensor, columns: Int32Array):
   if (outside !== undefined) throw new IndexError("overrideColumns", `columns must be in [0, ${n})`, outside);
   const last = x.shape.length - 1;
   return execute("overrideColumns", [x, values], { columns }, x, (backend, out) => {
+    const kernel = columns.length > 0 ? kernelFor("overrideColumns", [x, values], x.shape) : undefined;
+    if (kernel) return withContiguous("overrideColumns", [x, values], (views) => kernel(out, views, { columns }));
     const view = values.view("overrideColumns");
     backend.copy(out, x.view("overrideColumns"));
     columns.forEach((column, j) => {
