@@ -52,11 +52,15 @@ const inOnePiece = (executor: Executor & TunedExecutor): TunedExecutor => ({
 const updatesOf = (executor: TunedExecutor, whole: TunedExecutor): NonNullable<Backend["updates"]> => ({
   adamw: (arrays, numbers) => void whole.runTuned(adamwCall(arrays, numbers)),
   lookAtLogits: (arrays, numbers) => void whole.runTuned(lookAtCall(arrays, numbers, whole.style)),
-  addMatmul: (out, a, b, factor) => {
-    const call = matmulCall(out, a, b, executor.style, factor);
-    return call !== null && executor.runTuned(call);
-  },
+  addMatmul: (out, a, b, factor) => multiplied(executor, out, a, b, factor),
 });
+
+/** True where a tuned kernel multiplies: not for many batch axes, nor where an operand lies in several buffers. */
+function multiplied(executor: TunedExecutor, out: View, a: View, b: View, factor?: View): boolean {
+  const [x, y] = [a, b].map((view) => executor.pieceOf?.(view) ?? view) as [View, View];
+  const call = matmulCall(out, x, y, executor.style, factor);
+  return call !== null && executor.runTuned(call);
+}
 
 /** Kernels built through gpu.js. Ops return at once; only `read` waits. */
 export class GpuBackend implements Backend {
@@ -216,8 +220,7 @@ export class GpuBackend implements Backend {
   #tunedMatmul(out: View, a: View, b: View): boolean {
     const { buffer } = out;
     if (!this.#tuned || buffer.dtype !== "float32" || a.buffer === buffer || b.buffer === buffer) return false;
-    const call = matmulCall(out, a, b, this.#tuned.style);
-    return call !== null && this.#tuned.runTuned(call);
+    return multiplied(this.#tuned, out, a, b);
   }
   /** False for a view of nothing. What a kernel writes into, the host no longer knows. */
   #isWritten({ buffer, layout }: View): boolean {

@@ -75,6 +75,8 @@ export interface Executor {
   readonly pieces?: { readonly of: (dtype: DType, length: number) => number; readonly most: number };
   /** Runs a kernel of wgsl/, or gives false for arrays that lie in several buffers; absent in modes that have none. */
   runTuned?(call: TunedCall): boolean;
+  /** As `TunedExecutor` has it. */
+  pieceOf?(view: View): View;
   /** How those kernels work; absent where there are none. */
   readonly style?: KernelStyle;
   /** Kernels started so far; absent in modes that do not count them. */

@@ -12,6 +12,7 @@ import {
   linearCrossEntropy,
   matmulT,
   overriddenRows,
+  overrideColumns,
   parameter,
   mul,
   rand,
@@ -26,10 +27,11 @@ import {
 } from "@neolog/tensor";
 import { Scope, openBackend } from "@neolog/tensor";
 import { expectClose } from "@neolog/tensor/testing";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import type { GpuBackend } from "../backend.ts";
 import { DeviceLostError } from "../errors.ts";
 import { openGpu } from "../open.ts";
+import { Recorder } from "./recorder.ts";
 import { whyNoWebGpu } from "./testing.ts";
 
 const why = await whyNoWebGpu();
@@ -210,6 +212,73 @@ describe.skipIf(why)(`webgpu${why ? `: ${why}` : ""}`, () => {
       const whole = await linearCrossEntropy(hidden, weight, targets, options).item();
       expect(await linearCrossEntropy(hidden, weight, targets, { ...options, frozen }).item()).toBeCloseTo(whole, 5);
     });
+  });
+
+  test("columns are overridden in one dispatch, any number of them", async () => {
+    using _scope = new Scope();
+    const [gpu, cpu] = [await open(), await openBackend("cpu")];
+    for (const columns of [
+      [5],
+      [9, 0],
+      [3, 8, 1],
+      [12, 2, 7, 0, 5, 11, 4],
+      Array.from({ length: 13 }, (_, i) => 12 - i),
+    ]) {
+      const [found, expected] = [gpu, cpu].map((backend) => {
+        const x = rand([2, 3, 13], 1, "float32", backend);
+        const values = rand([2, 3, columns.length], 2, "float32", backend);
+        const before = gpu.dispatches;
+        const y = overrideColumns(x, values, Int32Array.from(columns));
+        if (backend === gpu) expect(gpu.dispatches - before).toBe(1);
+        return y;
+      });
+      expect(await found!.data()).toEqual(await expected!.data());
+    }
+  });
+
+  test("parts of an array in several buffers go through tuned kernels, those on an edge through others", async () => {
+    using _scope = new Scope();
+    const [N, D, V] = [4, 8, 3 * 2048];
+    const ids = Int32Array.of(0, 2047, 2048, V - 1);
+    // two blocks of columns in a buffer, or a block and a half: the product of what is on the edge joins the others by an op of its own
+    for (const [maxBindingBytes, kernels] of [
+      [2 * 2048 * D * 4, 6],
+      [1.5 * 2048 * D * 4, 7],
+    ] as const) {
+      const [small, whole] = [await open({ maxBindingBytes }), await open()];
+      const results = [small, whole].map((gpu) => {
+        const [hidden, table] = [rand([N, D], 1, "float32", gpu), rand([V, D], 2, "float32", gpu)];
+        const targets = intTensor(ids, [N], gpu);
+        hidden.requiresGrad = true;
+        const counted = (weight: Tensor): [number, Tensor[]] => {
+          const before = gpu.dispatches;
+          const loss = linearCrossEntropy(hidden, weight, targets);
+          const { hiddenGrad } = loss.source!.attrs as OpAttrs["linearCrossEntropy"];
+          return [gpu.dispatches - before, [loss, hiddenGrad!]];
+        };
+        const [all, found] = counted(table);
+        const [first] = counted(slice(table, 0, 0, 2048));
+        return { found, more: all - first };
+      });
+      expect(results.map(({ more }) => more)).toEqual([kernels, 6]);
+      for (const [i, t] of results[0]!.found.entries())
+        expectClose(await t.data(), await results[1]!.found[i]!.data(), { relative: 1e-6, absolute: 1e-6 });
+    }
+  });
+
+  test("what is uploaded amid a step submits nothing", async () => {
+    using _scope = new Scope();
+    const gpu = await open();
+    const submits = vi.spyOn(Recorder.prototype, "submit");
+    try {
+      let x = rand([64], 1, "float32", gpu);
+      for (let i = 0; i < 20; i++) x = add(x, tensor(new Float32Array(64).fill(i), [64], "float32", gpu));
+      expect(submits).toHaveBeenCalledTimes(0);
+      const [y] = await add(x, -190).data();
+      expect(y).toBeCloseTo((await rand([64], 1, "float32", gpu).data())[0]!, 4);
+    } finally {
+      submits.mockRestore();
+    }
   });
 
   test("a freed buffer's memory serves the next op before the first is submitted", async () => {

@@ -118,6 +118,7 @@ export class WebGpuExecutor implements Executor {
 
   write(buffer: Buffer, data: TypedArray, at: number): void {
     this.#check();
+    if (at === 0 && data.length === buffer.length) this.#renew(buffer as DeviceBuffer);
     const slabs = slabsOf(buffer);
     if (slabs.some(({ epoch }) => epoch === this.#recorder.epoch)) this.#recorder.submit();
     const words = buffer.dtype === "int32" ? Float32Array.from(data) : data;
@@ -132,6 +133,17 @@ export class WebGpuExecutor implements Executor {
       this.#device.queue.writeBuffer(slabs[part]!.buffer, from * bytes, ...padded(words.subarray(done, done + count)));
       done += count;
     }
+  }
+
+  /** Other memory for what recorded commands name: they keep the old contents, and need not be submitted before new ones are written. */
+  #renew(buffer: DeviceBuffer): void {
+    const { epoch } = this.#recorder;
+    buffer.slabs = buffer.slabs.map((slab) => {
+      if (slab.epoch !== epoch) return slab;
+      const other = this.#pool.take(slab.bytes, epoch);
+      this.#pool.give(slab, true);
+      return other;
+    });
   }
 
   async read(buffer: Buffer, at: number, length: number): Promise<TypedArray> {
@@ -178,6 +190,19 @@ export class WebGpuExecutor implements Executor {
     this.free(result);
   }
 
+  pieceOf(view: View): View {
+    const { buffer, layout } = view;
+    const slabs = slabsOf(buffer);
+    if (slabs.length === 1) return view;
+    const { shape, strides, offset } = layout;
+    const most = this.#partOf(buffer.dtype);
+    const part = Math.floor(offset / most);
+    const last = shape.reduce((at, d, axis) => at + (d - 1) * strides[axis]!, offset);
+    if (sizeOf(shape) === 0 || Math.floor(last / most) !== part) return view;
+    const length = Math.min(most, buffer.length - part * most);
+    const piece: DeviceBuffer = { dtype: buffer.dtype, length, slabs: [slabs[part]!] };
+    return { buffer: piece, layout: { shape, strides, offset: offset - part * most } };
+  }
   runTuned(call: TunedCall): boolean {
     this.#check();
     const all = [...call.arrays, call.out];

@@ -31,9 +31,12 @@ export class Pool {
     return { total: this.#total, waiting: this.#waiting };
   }
 
-  take(bytes: number): Slab {
+  /** Not one that was last used in epoch `but`. */
+  take(bytes: number, but = -2): Slab {
     const size = sizeClass(bytes);
-    const slab = this.#free.get(size)?.pop();
+    const waiting = this.#free.get(size) ?? [];
+    const last = waiting.findLastIndex(({ epoch }) => epoch !== but);
+    const [slab] = last < 0 ? [] : waiting.splice(last, 1);
     if (slab) {
       this.#waiting -= size;
       return slab;

@@ -1,4 +1,4 @@
-import type { Buffer, DType } from "@neolog/tensor";
+import type { Buffer, DType, View } from "@neolog/tensor";
 import type { ArgumentType } from "../facade.ts";
 import { PRELUDE } from "../webgpu/prelude.ts";
 import type { Element } from "./elements.ts";
@@ -86,6 +86,8 @@ export interface TunedExecutor {
   readonly style: KernelStyle;
   /** False, and nothing done, where an array lies in several buffers: such kernels read and write one. */
   runTuned(call: TunedCall): boolean;
+  /** A view that lies in one of several buffers as a view of that one; any other as it is. Absent where all arrays lie in one. */
+  pieceOf?(view: View): View;
   allocate(dtype: DType, length: number): Buffer;
   free(buffer: Buffer): void;
 }
