@@ -1,7 +1,16 @@
-import { type Shape, type View, collapse, contiguousLayout, expandLayout, sizeOf } from "@neolog/tensor";
+import {
+  type Buffer,
+  type Shape,
+  type View,
+  collapse,
+  contiguousLayout,
+  expandLayout,
+  isContiguous,
+  sizeOf,
+} from "@neolog/tensor";
 import { type Executor, type Kernel, array, int } from "../kernel.ts";
 import { cached } from "./cached.ts";
-import { INTERLEAVED, type Packed, packedFor, packedMatmul } from "../webgl2/matmul.ts";
+import { interleaved, type Packed, packedFor, packedMatmul } from "../webgl2/matmul.ts";
 import { coordinate } from "./pointwise.ts";
 
 /** Products that are summed before they join the total: rounding grows with K / BLOCK + BLOCK, not with K. */
@@ -9,6 +18,40 @@ const BLOCK = 32;
 
 /** out[…, i, j] = Σ_p a[…, i, p]·b[…, p, j], any strides, batches broadcast; the sum runs in ascending p. */
 export function matmul(executor: Executor, out: View, a: View, b: View): void {
+  const { kernel, args, byRows, length, M, N } = productOf(executor, out, a, b);
+  if (!byRows) return executor.run({ kernel, args, out });
+  inFours(executor, { kernel, args, length }, (rows) =>
+    executor.run({ kernel: INTERLEAVE, args: [...rows, Math.ceil(M / 4), M, N], out }),
+  );
+}
+
+/** out = out·factor + a·b on WebGL2, factor [M, 1] of any strides. False, and nothing done, where texels do not allow it in that many passes. */
+export function addMatmul(executor: Executor, out: View, a: View, b: View, factor: View): boolean {
+  const { buffer, layout } = out;
+  const { kernel, args, byRows, length, M, N } = productOf(executor, out, a, b);
+  if (!byRows || layout.shape.length !== 2 || !isContiguous(layout) || layout.offset % 4 !== 0) return false;
+  const old = [buffer, layout.offset, factor.buffer, factor.layout.offset, factor.layout.strides[0]!];
+  inFours(executor, { kernel, args, length }, (rows) =>
+    executor.run({ kernel: INTERLEAVE_AND_ADD, args: [...rows, Math.ceil(M / 4), M, N, ...old], out }),
+  );
+  return true;
+}
+
+/** Lends four arrays that hold what the kernel gives. */
+function inFours(
+  executor: Executor,
+  { kernel, args, length }: { readonly kernel: Kernel; readonly args: Args; readonly length: number },
+  use: (rows: readonly Buffer[]) => void,
+): void {
+  const rows = [0, 1, 2, 3].map(() => executor.allocate("float32", length));
+  executor.runRows!(kernel, args, rows);
+  use(rows);
+  for (const buffer of rows) executor.free(buffer);
+}
+type Args = Parameters<Executor["run"]>[0]["args"];
+
+/** The kernel for a product; `byRows` where it gives rows in four arrays of `length`. */
+function productOf(executor: Executor, out: View, a: View, b: View) {
   const { shape } = out.layout;
   const [M, N] = shape.slice(-2) as [number, number];
   const K = a.layout.shape.at(-1)!;
@@ -22,14 +65,14 @@ export function matmul(executor: Executor, out: View, a: View, b: View): void {
   };
   const operands = [...operand(a, 1), ...operand(b, 2)];
   const packed = executor.runRows ? packedOf(a, b, nest, [M, N, K]) : null;
-  const args = [...operands, K, Math.ceil(K / BLOCK), ...sizes.slice(1), M, N];
-  const kernel = kernelOf(String(sizes.length), ...(packed ? [String(packed.rows), packed.a, packed.b] : []));
-  if (packed?.rows !== 4) return executor.run({ kernel, args, out });
-  const groups = Math.ceil(M / 4);
-  const rows = [0, 1, 2, 3].map(() => executor.allocate("float32", sizeOf(batch) * groups * N));
-  executor.runRows!(kernel, args, rows);
-  executor.run({ kernel: INTERLEAVE, args: [...rows, groups, M, N], out });
-  for (const buffer of rows) executor.free(buffer);
+  return {
+    kernel: kernelOf(String(sizes.length), ...(packed ? [String(packed.rows), packed.a, packed.b] : [])),
+    args: [...operands, K, Math.ceil(K / BLOCK), ...sizes.slice(1), M, N],
+    byRows: packed?.rows === 4,
+    length: sizeOf(batch) * Math.ceil(M / 4) * N,
+    M,
+    N,
+  };
 }
 
 function packedOf(
@@ -99,5 +142,21 @@ const INTERLEAVE: Kernel = {
   key: "interleave",
   parameters: [...["x0", "x1", "x2", "x3"].map(array), int("groups"), int("M"), int("N")],
   body: `${[0, 1, 2].map((row) => `if (${ROW} < ${row + 1}) { return x${row}[${FROM}]; }`).join(" ")} return x3[${FROM}];`,
-  glsl: INTERLEAVED,
+  glsl: interleaved(),
+};
+
+/** The same beside what was there, times a number for each row. */
+const INTERLEAVE_AND_ADD: Kernel = {
+  key: "interleave and add",
+  parameters: [
+    ...INTERLEAVE.parameters,
+    array("old"),
+    int("oldAt"),
+    array("factor"),
+    ...["factorAt", "factorRow"].map(int),
+  ],
+  body: "return 0;",
+  glsl: interleaved(
+    "fetch4(user_old, user_oldDim.y, user_oldAt + first) * element(user_factor, user_factorDim.y, user_factorAt + row * user_factorRow) + x",
+  ),
 };

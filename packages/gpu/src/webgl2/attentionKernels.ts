@@ -66,7 +66,8 @@ export const productOfRows = cached((what, flags): Kernel => {
   const [x, y] = [strided("x", "W", xWhole), strided("y", "W", yWhole, true)];
   const mask = strided("mask", "S", maskWhole);
   const isScores = what !== "slopes";
-  const capped = (r: number): string => (what === "capped" ? `t${r} = user_softcap * bent(t${r} / user_softcap);` : "");
+  const capped = (r: number): string =>
+    what === "capped" ? `t${r} = user_softcap * tangentOf(t${r} / user_softcap);` : "";
   const allowed = (
     r: number,
   ): string => `vec4 m${r} = mask_quad(mask_at(head) + min(t + ${r}, user_T - 1) * user_maskR, column);
@@ -94,14 +95,9 @@ export const productOfRows = cached((what, flags): Kernel => {
   )}
   ${isScores ? `bvec4 exist = lessThan(ivec4(column) + LANES, ivec4(user_S)); ${epilogue}` : ""}
   ${each((r) => `data${r} = t${r};`)}`,
-    x.functions + y.functions + (isScores ? mask.functions + BENT : ""),
+    x.functions + y.functions + (isScores ? mask.functions : ""),
   );
 });
-
-/** tanh(x) */
-const BENT = `
-vec4 bent(vec4 x) { return 1.0 - 2.0 / (expOf(clamp(2.0 * x, -40.0, 40.0)) + 1.0); }
-`;
 
 const load = (name: string, at: string): string =>
   each((r) => `vec4 ${name}${r} = fetch4(user_${name}${r}, user_${name}${r}Dim.y, ${at});`);

@@ -5,14 +5,14 @@ import { COPY } from "../kernels/pointwise.ts";
 import { VECTORS } from "./vectors.ts";
 
 /** Logits that one fragment looks at: a row over a vocabulary keeps many busy. */
-const PART = 2048;
+export const PART = 512;
 /** Elements that are summed before they join the total. */
 const BLOCK = 256;
 
-const LEAST = "-3.4028234e38";
+export const LEAST = "-3.4028234e38";
 
-/** Part p of row r: its largest logit and Σ exp(logit − largest). `whole` where rows start with a texel. */
-const partsOf = cached((whole): Kernel => {
+/** Part p of row r of x [rows, n]: its largest logit and Σ exp(logit − largest). `whole` where rows start with a texel. */
+export const partsOf = cached((whole): Kernel => {
   const [T, fetch, step] = whole ? ["vec4", "fetch4", 4] : ["float", "element", 1];
   const blocks = (before: string, statement: string, after: string): string => `
   for (int p = from; p < last; p += ${BLOCK}) {
@@ -99,6 +99,9 @@ const gradientOf = cached((whole): Kernel => {
   };
 });
 
+/** True where every row of [rows, n] starts with a texel. */
+export const isWhole = ({ layout }: View): boolean => [layout.offset, layout.shape[1]!].every((x) => x % 4 === 0);
+
 /** Cross-entropy on WebGL2: parts of rows, then rows, then their mean or the gradient. */
 export function fusedCrossEntropy(
   executor: Executor,
@@ -109,8 +112,6 @@ export function fusedCrossEntropy(
     executor.run({ kernel, args, out: { buffer, layout } });
     return buffer;
   };
-  const isWhole = ({ layout }: View): boolean => [layout.offset, layout.shape[1]!].every((x) => x % 4 === 0);
-
   /** What ROWS gives, and what MEAN does. */
   function seenIn(x: View, ids: View, ignore: number): readonly [rows: Buffer, mean: Buffer] {
     const [count, n] = x.layout.shape as [number, number];

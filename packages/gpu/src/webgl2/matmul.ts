@@ -90,11 +90,12 @@ export function packedMatmul({ rows, a, b }: Packed, rank: number, block: number
   ${rows === 1 ? "return t0;" : R.map((r) => `data${r} = t${r};`).join(" ")}`;
 }
 
-/** Texel `first` of rows that lie in four arrays in turn. */
-export const INTERLEAVED = `int row = first / user_N;
+/** Texel `first` of rows that lie in four arrays in turn; `joined` gives the result, from four elements x of a row. */
+export const interleaved = (joined = "x"): string => `int row = first / user_N;
   int i = row % user_M;
   int from = (row / user_M * user_groups + i / 4) * user_N + first % user_N;
   int which = i & 3;
   vec4 low = which == 0 ? fetch4(user_x0, user_x0Dim.y, from) : fetch4(user_x1, user_x1Dim.y, from);
   vec4 high = which == 2 ? fetch4(user_x2, user_x2Dim.y, from) : fetch4(user_x3, user_x3Dim.y, from);
-  return which < 2 ? low : high;`;
+  vec4 x = which < 2 ? low : high;
+  return ${joined};`;
