@@ -17,3 +17,7 @@ if (why) console.log(`skipped on webgpu: ${why}`);
 describe.each(why ? (["webasm"] as const) : (["webasm", "webgpu"] as const))("on %s", (mode) => {
   goldenSuite(models, names, () => openGpu({ mode, allowSoftware: true }));
 });
+
+describe.skipIf(why)("on webgpu, lanes that share", () => {
+  goldenSuite(models, names.slice(0, 1), () => openGpu({ mode: "webgpu", allowSoftware: true, style: "shared" }));
+});

@@ -9,3 +9,7 @@ if (why) console.log(`skipped on webgpu: ${why}`);
 describe.each(why ? (["webasm"] as const) : (["webasm", "webgpu"] as const))("on %s", (mode) => {
   singleGradients(() => openGpu({ mode, allowSoftware: true }), { numRuns: 10 });
 });
+
+describe.skipIf(why)("on webgpu, lanes that share", () => {
+  singleGradients(() => openGpu({ mode: "webgpu", allowSoftware: true, style: "shared" }), { numRuns: 2 });
+});

@@ -32,11 +32,14 @@ export interface Bench {
   readonly tolerances: Tolerances;
 }
 
+/** Draws of a property, where fast-check is not told how many. */
+const RUNS = 60;
+
 /** Checks a property of drawn values; the seed is printed when it fails. */
 export async function always<T>(
   arbitrary: fc.Arbitrary<T>,
   property: (value: T) => Promise<void>,
-  numRuns = 60,
+  numRuns = fc.readConfigureGlobal()?.numRuns ?? RUNS,
 ): Promise<void> {
   await fc.assert(fc.asyncProperty(arbitrary, property), { numRuns });
 }
