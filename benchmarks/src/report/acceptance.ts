@@ -134,7 +134,7 @@ function scaling({ name, figures }: Race): Judged[] {
   const grown = last.median / first.median;
   const span = `${first.size} to ${last.size}`;
   if (name === "scaling length") return [atMost(`${name}: from ${span}`, last.size / first.size, grown, "×")];
-  if (name === "scaling tokens") return [atMost(`${name}: from ${span}`, TOKENS_GROWTH, grown, "×")];
+  if (name.startsWith("scaling tokens")) return [atMost(`${name}: from ${span}`, TOKENS_GROWTH, grown, "×")];
   const head = figures.find(({ contender }) => contender.startsWith("the head"));
   return head
     ? [atMost(`${name}: more from ${span} than`, HEAD_MARGIN * head.median, last.median - first.median, "ms")]

@@ -21,6 +21,8 @@ const AFTER = 64;
 const LENGTHS = [256, 512, 1024, 2048];
 const QUICK_LENGTHS = [96, 128];
 const TOKENS = [4, 64];
+const TOKENS_AT = [128, 512];
+const QUICK_TOKENS_AT = [16];
 
 /**
  * How a step's time grows with the length of what comes before the first trained token, with the number of trained tokens, and with
@@ -34,9 +36,8 @@ export async function benchScaling(options: Options, report: Report): Promise<vo
     return contender ? [{ label, c, contender }] : [];
   };
   const runtime = runtimeOf(options.node);
-  const asked = (name: string): boolean =>
-    (options.filter.length === 0 || options.filter.includes(name)) && !report.has(`scaling ${name}`, [], runtime);
-  if (asked("length")) {
+  const asked = (name: string): boolean => options.filter.length === 0 || options.filter.includes(name);
+  if (asked("length") && !report.has("scaling length", [], runtime)) {
     await turns(
       report,
       "scaling length",
@@ -44,10 +45,13 @@ export async function benchScaling(options: Options, report: Report): Promise<vo
       options,
     );
   }
-  if (asked("tokens")) {
-    await turns(report, "scaling tokens", await each(TOKENS, (k) => step(`k = ${k}`, tokensCase(k))), options);
+  for (const length of options.quick ? QUICK_TOKENS_AT : TOKENS_AT) {
+    const name = `tokens, T = ${length}`;
+    if (!asked("tokens") || report.has(`scaling ${name}`, [], runtime)) continue;
+    const sizes = await each(TOKENS, (k) => step(`k = ${k}`, tokensCase(k, length)));
+    await turns(report, `scaling ${name}`, sizes, options);
   }
-  if (asked("vocabulary")) {
+  if (asked("vocabulary") && !report.has("scaling vocabulary", [], runtime)) {
     const { vocab_size, n_embd } = SHAPES.gpt2.config;
     const [head] = await startAll(
       kernels(alone).filter(({ name, threads: count }) => name === "neolog" && count === threads),
@@ -83,7 +87,11 @@ function lengthCase(length: number): Case {
   return { ...caseOf(plan), training: { model: plan.shape, ...data, batches: data.batches.slice(0, 1) } };
 }
 
-const tokensCase = (tokens: number): Case => caseOf({ shape: "gpt2", name: "a", batch: 1, length: 128, tokens });
+/** One batch: that it is trained on again and again changes no time. */
+function tokensCase(tokens: number, length: number): Case {
+  const { training, ...c } = caseOf({ shape: "gpt2", name: "a", batch: 1, length, tokens });
+  return { ...c, training: { ...training!, batches: training!.batches.slice(0, 1) } };
+}
 
 function vocabularyCase(vocab_size: number): Case {
   const plan = { shape: "gpt2", name: "a", batch: 1, length: 128, tokens: 4 } as const;
