@@ -39,9 +39,9 @@ describe("a bar", () => {
   });
   test("against JavaScript is that of the fastest", () => {
     const judged = judge([
-      figure("step gpt2 a", "neolog", 100),
-      figure("step gpt2 a", "tfjs-wasm", 290),
-      figure("step gpt2 a", "jax-js", 400),
+      figure("peers gpt2", "neolog", 100),
+      figure("peers gpt2", "tfjs-wasm", 290),
+      figure("peers gpt2", "jax-js", 400),
     ]);
     expect(judged).toMatchObject([{ bar: "≥ 3 ×", measured: "2.90 ×", met: false }]);
   });

@@ -41,6 +41,7 @@ function judgeRace(race: Race): Judged[] {
   const [, shape = "", name = "", resident] = /^step (\S+) ([abc])( resident)?$/.exec(race.name) ?? [];
   if (resident) return MEMORY_SHAPES.includes(shape) ? memory(race) : [];
   if (name) return shape === "tiny" ? [] : speed(race, name);
+  if (race.name.startsWith("peers ")) return javascript(race);
   if (race.name.startsWith("rows after")) return rows(race);
   if (race.name.endsWith("differences")) return differences(race);
   if (race.name.startsWith("scaling")) return scaling(race);
@@ -64,26 +65,21 @@ const atMost = (what: string, bar: number, measured: number, unit = ""): Judged 
   met: measured <= bar,
 });
 
+const versionOf = ({ runtime }: Figure): string => /\d+/.exec(runtime)?.[0] ?? "";
+
 function speed(race: Race, name: string): Judged[] {
   const [ours, peft] = [named(race, OURS), named(race, PEFT)];
-  if (!ours) return [];
-  const [version = ""] = /\d+/.exec(ours.runtime) ?? [];
-  const bar = SPEED[version]?.[name];
+  const bar = ours && SPEED[versionOf(ours)]?.[name];
+  if (!ours || !peft || bar === undefined) return [];
+  return [atLeast(`${titleOf(race)}, Node ${versionOf(ours)}: PEFT's speed`, bar, peft.median / ours.median)];
+}
+
+function javascript(race: Race): Judged[] {
+  const ours = named(race, OURS);
   const best = Math.min(...race.figures.filter((f) => JAVASCRIPT.includes(f.contender)).map((f) => f.median));
-  return [
-    ...(peft && bar !== undefined
-      ? [atLeast(`${titleOf(race)}, Node ${version}: PEFT's speed`, bar, peft.median / ours.median)]
-      : []),
-    ...(Number.isFinite(best)
-      ? [
-          atLeast(
-            `${titleOf(race)}, Node ${version}: speed of the best in JavaScript`,
-            JAVASCRIPT_SPEED,
-            best / ours.median,
-          ),
-        ]
-      : []),
-  ];
+  if (!ours || !Number.isFinite(best)) return [];
+  const what = `${titleOf(race)}, Node ${versionOf(ours)}: speed of the best in JavaScript`;
+  return [atLeast(what, JAVASCRIPT_SPEED, best / ours.median)];
 }
 
 function memory(race: Race): Judged[] {

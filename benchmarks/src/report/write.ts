@@ -9,7 +9,7 @@ import { type Race, racesOf } from "./races.ts";
 
 const FOLDER = fileURLToPath(new URL("../../report/", import.meta.url));
 /** What is plotted: a picture for each first word that the names of races share, and their unit. */
-const PLOTTED = /^(step \S+|forward \S+|memory \S+|scaling)/;
+const PLOTTED = /^(step \S+|peers \S+|forward \S+|memory \S+|scaling)/;
 
 /** Writes report/NAME.md, the lines as NAME.jsonl, and NAME-….svg of what files of JSON lines hold. */
 export async function writeReport({ filter: [name, ...files] }: Options): Promise<void> {

@@ -6,7 +6,7 @@ import type { Report } from "../report.ts";
 import { Roofs } from "../roof.ts";
 import { benchStep } from "./bench.ts";
 import { forwardPeer, ours, peft } from "./contenders.ts";
-import { caseOf, planned } from "./plan.ts";
+import { caseOf, oneBatch, planned } from "./plan.ts";
 
 /** jax-js takes seconds for a step of so many tokens. */
 const QUICK_LENGTH = 16;
@@ -15,7 +15,7 @@ const QUICK_LENGTH = 16;
 export async function benchPeers(options: Options, report: Report): Promise<void> {
   const usual = options.quick ? { lengths: [QUICK_LENGTH] } : {};
   const asked = { ...options, shapes: ["gpt2"], cases: ["a"], peers: true, ...usual };
-  await benchStep(asked, report);
+  await benchStep(asked, report, (plan) => ({ ...oneBatch(caseOf(plan)), kernel: "peers gpt2" }));
 
   const roofs = await Roofs.measure(options);
   for (const plan of planned(asked)) {

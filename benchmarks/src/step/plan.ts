@@ -39,6 +39,11 @@ export function planned({ shapes, cases, lengths, batches, tokens, all, quick }:
   });
 }
 
+/** The same of one batch, which is trained on again and again: no time depends on that where nothing is reused. */
+export function oneBatch({ training, ...c }: Case): Case {
+  return { ...c, training: { ...training!, batches: training!.batches.slice(0, 1) } };
+}
+
 const caseNames = Object.keys(CASES) as CaseName[];
 
 function shapeNamed(name: string): ShapeName {

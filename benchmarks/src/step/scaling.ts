@@ -5,7 +5,7 @@ import { runtimeOf } from "../machine.ts";
 import type { Options } from "../options.ts";
 import type { Report } from "../report.ts";
 import { ours } from "./contenders.ts";
-import { caseOf } from "./plan.ts";
+import { caseOf, oneBatch } from "./plan.ts";
 import { SHAPES } from "./shapes.ts";
 import { trainingData } from "./trainingData.ts";
 
@@ -84,14 +84,11 @@ function lengthCase(length: number): Case {
   const plan = { shape: "smollm2-135m", name: "b", batch: 1, length, tokens: 4 } as const;
   const { vocab_size } = SHAPES[plan.shape].config;
   const data = trainingData(vocab_size, "b", { ...plan, first: length - AFTER });
-  return { ...caseOf(plan), training: { model: plan.shape, ...data, batches: data.batches.slice(0, 1) } };
+  return oneBatch({ ...caseOf(plan), training: { model: plan.shape, ...data } });
 }
 
-/** One batch: that it is trained on again and again changes no time. */
-function tokensCase(tokens: number, length: number): Case {
-  const { training, ...c } = caseOf({ shape: "gpt2", name: "a", batch: 1, length, tokens });
-  return { ...c, training: { ...training!, batches: training!.batches.slice(0, 1) } };
-}
+const tokensCase = (tokens: number, length: number): Case =>
+  oneBatch(caseOf({ shape: "gpt2", name: "a", batch: 1, length, tokens }));
 
 function vocabularyCase(vocab_size: number): Case {
   const plan = { shape: "gpt2", name: "a", batch: 1, length: 128, tokens: 4 } as const;
