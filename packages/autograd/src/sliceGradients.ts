@@ -1,4 +1,4 @@
-import { type OpAttrs, Scope, type Tensor, assign, slice, zeros } from "@neolog/tensor";
+import { type OpAttrs, Scope, type Tensor, assign, memoryOrder, permute, slice, zeros } from "@neolog/tensor";
 
 type Range = OpAttrs["slice"];
 
@@ -20,13 +20,28 @@ export class SliceGradients {
     const known = grads.get(x);
     const before = known ? this.#ranges.get(known) : [];
     if (!before || before.some((other) => meet(other, range))) return false;
-    const gx = known ?? scope.keep(zeros(x.shape, g.dtype, g.backend));
+    const gx = known ?? scope.keep(zerosLying(x, g));
     const { axis, start, size, step } = range;
     assign(slice(gx, axis, start, start + (size - 1) * step + 1, step), g);
     grads.set(x, gx);
     this.#ranges.set(gx, [...before, range]);
     return true;
   }
+}
+
+/** Zeros of x's shape that lie as x does, of g's dtype. */
+function zerosLying({ shape, layout }: Tensor, { dtype, backend }: Tensor): Tensor {
+  const axes = memoryOrder(layout);
+  if (!axes) return zeros(shape, dtype, backend);
+  const lying = zeros(
+    axes.map((axis) => shape[axis]!),
+    dtype,
+    backend,
+  );
+  return permute(
+    lying,
+    axes.map((_, axis) => axes.indexOf(axis)),
+  );
 }
 
 /** Whether two slices may have an element in common. */

@@ -1,4 +1,4 @@
-import { type AttentionOptions, ShapeError, type Tensor, cat, slice } from "@neolog/tensor";
+import { type AttentionOptions, ShapeError, type Tensor, cat, slice, transpose } from "@neolog/tensor";
 import { attendBehind } from "./attendBehind.ts";
 import { type HostMatrix, causalMasks } from "./inputs.ts";
 import type { PositionCache } from "./kvCache.ts";
@@ -55,6 +55,14 @@ export class RaggedPositions {
       const own = (x: Tensor): Tensor => slice(x, 2, start, end);
       return attendBehind(past, own(q), own(k), own(v), { layer, window, mask: this.#maskOf[text]!(window) }, options);
     });
-    return cat(each, 2);
+    // where projections left the queries of a position together, so are its results, and nothing is moved but whole texts
+    return transpose(
+      cat(
+        each.map((y) => transpose(y, 1, 2)),
+        1,
+      ),
+      1,
+      2,
+    );
   }
 }

@@ -72,6 +72,8 @@ export interface Backend {
   };
   /** Those of `fused` that take inputs of any strides; the others get copies of what is not contiguous. */
   readonly strided?: readonly KernelName[];
+  /** Those of attention's kernels that read the rows of q and g, and write the result's, wherever strides put them. */
+  readonly rowsAnywhere?: readonly KernelName[];
   /** Optional kernels that change arrays in place, each defined like those of `fused`. Views are contiguous, no two of one buffer. */
   readonly updates?: {
     readonly adamw?: (arrays: AdamWArrays<View>, numbers: AdamWNumbers) => void;

@@ -116,6 +116,13 @@ export function sliceLayout(layout: Layout, axis: number, start: number, size: n
   return { shape, strides, offset: layout.offset + (size > 0 ? start * layout.strides[axis]! : 0) };
 }
 
+/** Axes from the widest stride to the narrowest, where the elements lie in one run in that order; null where they are row-major or lie apart. */
+export function memoryOrder(layout: Layout): number[] | null {
+  if (isContiguous(layout)) return null;
+  const axes = [...layout.shape.keys()].toSorted((a, b) => layout.strides[b]! - layout.strides[a]!);
+  return isContiguous(permuteLayout(layout, axes)) ? axes : null;
+}
+
 /**
  * Rows of `width` elements from the start of one head to the start of the next, for x [B, K, n, width] whose rows lie one after the
  * other and whose heads lie evenly apart, as in a cache with room for more rows; null where they do not.

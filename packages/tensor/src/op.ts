@@ -46,6 +46,8 @@ export interface GradientAttrs {
     readonly wanted: readonly [q: boolean, k: boolean, v: boolean];
     /** So many first keys and values are constants; none when absent. */
     readonly past?: number;
+    /** The gradient of q lies as [B, T, H, D]; asked only of a backend with attentionGrad among its `rowsAnywhere`. */
+    readonly positionsFirst?: boolean;
   };
 }
 export type GradientName = keyof GradientAttrs;
@@ -132,16 +134,23 @@ export function execute<N extends OpName>(
   op: N,
   inputs: readonly Operand[],
   attrs: OpAttrs[N],
-  { shape, dtype }: { readonly shape: Shape; readonly dtype: DType },
+  result: Result,
   kernel: (backend: Backend, out: View) => void,
 ): Tensor {
-  return computed(op, inputs, { shape, dtype }, kernel, provenance(op, inputs, attrs));
+  return computed(op, inputs, result, kernel, provenance(op, inputs, attrs));
+}
+
+/** What an op gives, and how it lies: row-major where that is absent. */
+interface Result {
+  readonly shape: Shape;
+  readonly dtype: DType;
+  readonly lying?: Layout | undefined;
 }
 
 function computed(
   op: string,
   inputs: readonly Operand[],
-  { shape, dtype }: { readonly shape: Shape; readonly dtype: DType },
+  { shape, dtype, lying: layout = contiguousLayout(shape) }: Result,
   kernel: (backend: Backend, out: View) => void,
   source: Source | null,
 ): Tensor {
@@ -149,12 +158,12 @@ function computed(
   for (const x of inputs) if (typeof x !== "number") x.view(op);
   const buffer = backend.allocate(dtype, sizeOf(shape));
   try {
-    kernel(backend, { buffer, layout: contiguousLayout(shape) });
+    kernel(backend, { buffer, layout });
   } catch (error) {
     backend.free(buffer);
     throw error;
   }
-  return Tensor.over(backend, buffer, shape, source);
+  return Tensor.over(backend, buffer, shape, source, layout);
 }
 
 /** The seam of every op that only looks differently at its input. */
@@ -165,7 +174,8 @@ export function relayout<N extends OpName>(op: N, x: Tensor, attrs: OpAttrs[N], 
 
 /**
  * Runs the backend's one-pass kernel where it has one, else the composite that defines the op. Inputs that are not contiguous are
- * copied, but for those whose number `asIs` lets through, or where the kernel takes any strides.
+ * copied, but for those whose number `asIs` lets through, or where the kernel takes any strides. The kernel's result lies
+ * as `lying` says, row-major where that is absent.
  */
 export function fused<N extends FusedName>(
   op: N,
@@ -174,11 +184,12 @@ export function fused<N extends FusedName>(
   shape: Shape,
   composite: () => Tensor,
   asIs?: (input: number) => boolean,
+  lying?: Layout,
 ): Tensor {
   const kernel = kernelFor(op, inputs, shape);
   if (!kernel) return composite();
   const dtype = resultDType(inputs.map((x) => x.dtype));
-  return execute(op, inputs, attrs, { shape, dtype }, (backend, out) => {
+  return execute(op, inputs, attrs, { shape, dtype, lying }, (backend, out) => {
     withContiguous(op, inputs, (views) => kernel(out, views, attrs), takesAll(backend, op) ?? asIs);
   });
 }
@@ -193,13 +204,14 @@ export function fusedGradient<N extends GradientName>(
   attrs: OpAttrs[N],
   shape: Shape,
   composite: () => Tensor,
+  asIs?: (input: number) => boolean,
 ): Tensor {
   if (records(inputs)) throw new DerivativeError(op);
   const kernel = kernelFor(op, inputs, shape);
   if (!kernel) return composite();
   const dtype = resultDType(inputs.map((x) => x.dtype));
   const run = (backend: Backend, out: View): void =>
-    withContiguous(op, inputs, (views) => kernel(out, views, attrs), takesAll(backend, op));
+    withContiguous(op, inputs, (views) => kernel(out, views, attrs), takesAll(backend, op) ?? asIs);
   return computed(op, inputs, { shape, dtype }, run, null);
 }
 

@@ -47,9 +47,15 @@ export class Tensor {
     adopt(this);
   }
 
-  /** A tensor over a fresh buffer, row-major. */
-  static over(backend: Backend, buffer: Buffer, shape: Shape, source: Source | null = null): Tensor {
-    return new Tensor(new Storage(backend, buffer), contiguousLayout(shape), source);
+  /** A tensor over a fresh buffer, row-major where no layout is given. */
+  static over(
+    backend: Backend,
+    buffer: Buffer,
+    shape: Shape,
+    source: Source | null = null,
+    layout = contiguousLayout(shape),
+  ): Tensor {
+    return new Tensor(new Storage(backend, buffer), layout, source);
   }
   /** A tensor over the buffer of `t`, seen through `layout`. */
   static viewing(t: Tensor, layout: Layout, source: Source | null = null): Tensor {

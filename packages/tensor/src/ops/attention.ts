@@ -1,5 +1,13 @@
 import { type Shape, ShapeError, formatShape } from "../errors.ts";
-import { broadcastsTo, rowsPerHead, sameShape, sizeOf } from "../layout.ts";
+import {
+  type Layout,
+  broadcastsTo,
+  contiguousLayout,
+  permuteLayout,
+  rowsPerHead,
+  sameShape,
+  sizeOf,
+} from "../layout.ts";
 import { type GradientAttrs, type KeysAndValues, fused, fusedGradient, provenance, untracked } from "../op.ts";
 import type { Tensor } from "../tensor.ts";
 import { matmul } from "./matmul.ts";
@@ -40,9 +48,14 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, options
     return reshape(matmul(p, grouped(v, k.shape[1]!)), [B, H, T, -1].with(3, v.shape[3]!));
   };
   if (bias) return composite();
-  const headsApart = (input: number): boolean =>
-    (input === 1 && rowsPerHead(k.layout) !== null) || (input === 2 && rowsPerHead(v.layout) !== null);
-  return fused("attention", [q, k, v, allowed], { scale, softcap }, [B, H, T, v.shape[3]!], composite, headsApart);
+  const shape = [B, H, T, v.shape[3]!];
+  const strided = takesStrides("attention", q, v);
+  const asIs = (input: number): boolean =>
+    (input === 0 && strided && hasWholeRows(q.layout)) ||
+    (input === 1 && rowsPerHead(k.layout) !== null) ||
+    (input === 2 && rowsPerHead(v.layout) !== null);
+  const layout = strided && isPositionsFirst(q.layout) ? positionsFirst(shape) : undefined;
+  return fused("attention", [q, k, v, allowed], { scale, softcap }, shape, composite, asIs, layout);
 }
 
 /**
@@ -90,7 +103,12 @@ export function attentionGrad(
   const shapes: Shape[] = [q.shape, [B, H, S - past, D], [B, H, S - past, E]];
   const sizes = shapes.map((shape, i) => (wanted[i] ? sizeOf(shape) : 0));
   const total = sizes.reduce((n, size) => n + size, 0);
-  const all = fusedGradient("attentionGrad", [q, k, v, allowed, g], attrs, [total], () => {
+  const strided = takesStrides("attentionGrad", q, v);
+  const first = strided && isPositionsFirst(q.layout);
+  const asIs = (input: number): boolean =>
+    strided && ((input === 0 && hasWholeRows(q.layout)) || (input === 4 && hasWholeRows(g.layout)));
+  const inputs = [q, k, v, allowed, g];
+  const composite = (): Tensor => {
     const { p, capped } = weights(q, k, allowed, scale, softcap);
     const [qg, kg, vg, gg] = [grouped(q, K), grouped(k, K), grouped(v, K), grouped(g, K)];
     const gp = mul(p, matmul(gg, transpose(vg)));
@@ -99,8 +117,9 @@ export function attentionGrad(
     const gRaw = softcap === null ? gCapped : mul(gCapped, sub(1, square(div(capped, softcap))));
     const gScores = mul(gRaw, scale);
     const later = (x: Tensor): Tensor => slice(x, -1, past);
+    const inOrder = (x: Tensor): Tensor => (first ? transpose(x, 1, 2) : x);
     const parts = [
-      wanted[0] ? matmul(gScores, kg) : null,
+      wanted[0] ? inOrder(reshape(matmul(gScores, kg), q.shape)) : null,
       wanted[1] ? matmul(transpose(later(gScores)), qg) : null,
       wanted[2] ? matmul(transpose(later(p)), gg) : null,
     ];
@@ -108,17 +127,32 @@ export function attentionGrad(
       parts.flatMap((part) => (part ? [reshape(part, [part.size])] : [])),
       0,
     );
-  });
+  };
+  const all = fusedGradient("attentionGrad", inputs, { ...attrs, positionsFirst: first }, [total], composite, asIs);
   let start = 0;
   const [gq, gk, gv] = shapes.map((shape, i) => {
     if (!wanted[i]) return null;
     const end = start + sizes[i]!;
-    const part = reshape(slice(all, 0, start, end), shape);
+    const part = slice(all, 0, start, end);
     start = end;
-    return part;
+    return i === 0 && first ? transpose(reshape(part, [B, T, H, D]), 1, 2) : reshape(part, shape);
   });
   return [gq!, gk!, gv!];
 }
+
+/** True where the kernel takes rows of q, g and its result wherever strides put them, and has some. */
+const takesStrides = (op: "attention" | "attentionGrad", { backend, shape }: Tensor, v: Tensor): boolean =>
+  backend.rowsAnywhere?.includes(op) === true && shape[3]! * sizeOf(v.shape) > 0;
+
+const hasWholeRows = ({ shape, strides }: Layout): boolean => shape[3] === 1 || strides[3] === 1;
+
+/** x [B, H, T, n] whose heads lie closer than its positions: projections give them so. */
+const isPositionsFirst = ({ shape: [, H, T], strides }: Layout): boolean =>
+  H! > 1 && T! > 1 && Math.abs(strides[1]!) < Math.abs(strides[2]!);
+
+/** [B, H, T, n] that lies as [B, T, H, n] */
+const positionsFirst = (shape: Shape): Layout =>
+  permuteLayout(contiguousLayout([shape[0]!, shape[2]!, shape[1]!, shape[3]!]), [0, 2, 1, 3]);
 
 /** x [B, H, n, m] → [B, K, H/K, n, m] */
 const grouped = (x: Tensor, K: number): Tensor => {

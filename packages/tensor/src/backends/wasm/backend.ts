@@ -8,7 +8,7 @@ import { detectFeatures, hasSimd, setV8Flags } from "./features.ts";
 import type { MemoryReport, Placement, WasmBuffer } from "./heap.ts";
 import { describeBackend } from "./info.ts";
 import { copy } from "./kernels/copy.ts";
-import { fusedKernels } from "./kernels/fused.ts";
+import { ROWS_ANYWHERE, fusedKernels } from "./kernels/fused.ts";
 import { matmul } from "./kernels/matmul.ts";
 import { pointwise } from "./kernels/pointwise.ts";
 import { reduce } from "./kernels/reduce.ts";
@@ -26,6 +26,7 @@ export class WasmBackend implements Backend {
   readonly exact = true;
   readonly dtypes: readonly DType[] = ["float32", "int32", "bfloat16", "float16"];
   readonly fused: NonNullable<Backend["fused"]>;
+  readonly rowsAnywhere = ROWS_ANYWHERE;
   readonly #engine: Engine;
   readonly #asked: number | null;
   readonly #flags: readonly string[];

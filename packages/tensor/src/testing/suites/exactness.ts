@@ -4,7 +4,7 @@ import { intTensor, ones, randn, zeros } from "../../create.ts";
 import type { Shape } from "../../errors.ts";
 import { attention, attentionGrad } from "../../ops/attention.ts";
 import { matmul } from "../../ops/matmul.ts";
-import { cat, contiguous, slice } from "../../ops/movement.ts";
+import { cat, contiguous, reshape, slice, transpose } from "../../ops/movement.ts";
 import { layerNorm, rmsNorm } from "../../ops/norm.ts";
 import { logSoftmax, softmax } from "../../ops/softmax.ts";
 import type { Tensor } from "../../tensor.ts";
@@ -177,6 +177,26 @@ export function exactnessSuite(bench: Bench): void {
         return identical(
           () => attention(q(), contiguous(seen(cached(1))), contiguous(seen(cached(2))), all()),
           () => attention(q(), seen(cached(1)), seen(cached(2)), all()),
+        );
+      });
+    });
+
+    test("attention and its gradients read queries of all heads position by position, to the same bytes", async (context) => {
+      onlyIfExact(context);
+      const choice = fc.record({ T: length, D: length, skipped: fc.nat(5), past: fc.nat(5), seed: fc.nat() });
+      await always(choice, ({ T, D, skipped, past, seed }) => {
+        const projected = (i: number) => slice(random([2, skipped + T, 6, D], seed + i), 1, skipped);
+        const queries = (i: number) => transpose(projected(i), 1, 2);
+        const attrs = { scale: 0.3, softcap: null, wanted: [true, true, true], past } as const;
+        const all = (q: Tensor, g: Tensor) => {
+          const [k, v] = [2, 3].map((i) => random([2, 3, past + T, D], seed + i)) as [Tensor, Tensor];
+          const mask = cat([ones([1, 1, T, past], "int32", bench.tested), causal(T, T)], 3);
+          const parts = [attention(q, k, v, mask), ...attentionGrad(q, k, v, mask, g, attrs)];
+          return cat(parts.map((x) => reshape(x!, [x!.size])));
+        };
+        return identical(
+          () => all(contiguous(queries(0)), contiguous(queries(1))),
+          () => all(queries(0), queries(1)),
         );
       });
     });

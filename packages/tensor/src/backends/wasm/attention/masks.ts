@@ -29,8 +29,8 @@ export interface Reaches {
 }
 
 /**
- * Lends the reaches of a mask that broadcasts to [B, H, T, S]. An image is what queries of `images` equal shares of the heads see, one
- * share after the other; panels cut it into eights.
+ * Lends the reaches of a mask that broadcasts to [B, H, T, S]. An image is what queries of `images` equal shares of the heads see,
+ * position by position, the heads of a share side by side; panels cut it into eights.
  */
 export function withReaches(
   engine: Engine,
@@ -100,6 +100,7 @@ const REACHES: ModuleDefinition = {
           const image = f.local("i32", op("i32.div_u", item, panels));
           const firstQuery = f.local("i32", mul(op("i32.rem_u", item, panels), PANEL));
           const firstHead = f.local("i32", op("i32.div_u", mul(op("i32.rem_u", image, images), queries), T));
+          const group = f.local("i32", op("i32.div_u", queries, T));
           const [first, last, full, fullEnd] = f.locals(4, "i32") as [Local, Local, Local, Local];
           f.set(first, S);
           f.set(last, 0);
@@ -111,9 +112,9 @@ const REACHES: ModuleDefinition = {
               "i32",
               smaller(f.local("i32", add(firstQuery, lane)), f.local("i32", sub(queries, 1))),
             );
-            const head = add(firstHead, op("i32.div_u", query, T));
+            const head = add(firstHead, op("i32.rem_u", query, group));
             const row = f.local("i32", at(mask, op("i32.div_u", image, images), batchBytes));
-            f.set(row, at(at(row, head, headBytes), op("i32.rem_u", query, T), queryBytes));
+            f.set(row, at(at(row, head, headBytes), op("i32.div_u", query, group), queryBytes));
             f.store("i32.store", reach, row, REACH.ROWS + 4 * lane);
             const { start, end, holed } = runOf(f, row, S);
             const nowhere = f.local("i32", op("i32.eq", start, end));

@@ -1,6 +1,8 @@
+import type { View } from "../../../backend.ts";
 import { type Expr, add, at, load, mul, op, select, shuffle, sub } from "../asm/expression.ts";
 import type { FunctionBuilder, Local } from "../asm/function.ts";
 import type { Callee, ModuleBuilder } from "../asm/module.ts";
+import { Vectors } from "../vectors.ts";
 import { SCRATCH, SCRATCH_BYTES } from "../layoutOfMemory.ts";
 
 /** Queries side by side in a panel [rows, PANEL]: two vectors. */
@@ -8,11 +10,14 @@ export const PANEL = 8;
 /** Bytes of a row of a panel. */
 export const ROW = 4 * PANEL;
 
-/** Queries from row-major memory to panels and back. */
+/** Bytes of the addresses of a panel's rows. */
+export const ADDRESSES = 4 * PANEL;
+
+/** Queries from rows anywhere to panels and back. */
 export interface Packing {
-  /** (x, width, panel, live, factor): panel[d, i] = x[i, d]·factor for the first `live` rows of x [live, width], 0 beside them. */
+  /** (rows, width, panel, live, factor): panel[d, i] = rows[i][d]·factor for the first `live` of the addresses `rows`, 0 beside them. */
   readonly pack: Callee;
-  /** (out, width, panel, live, factors): out[i, d] = panel[d, i]·factors[i] for the first `live` queries. */
+  /** (rows, width, panel, live, factors): rows[i][d] = panel[d, i]·factors[i] for the first `live` queries. */
   readonly unpack: Callee;
 }
 
@@ -42,13 +47,13 @@ const columnsByFour = (width: Expr, live: Expr): Expr =>
 
 function buildPack(m: ModuleBuilder): Callee {
   return m.function(["i32", "i32", "i32", "i32", "f32"], (f, ...params) => {
-    const [x, width, panel, live, factor] = params as [Local, Local, Local, Local, Local];
+    const [addresses, width, panel, live, factor] = params as [Local, Local, Local, Local, Local];
     const [d, i, fours] = [f.local("i32"), f.local("i32"), f.local("i32", columnsByFour(width, live))];
     const factors = f.local("v128", op("f32x4.splat", factor));
     f.if(op("i32.lt_s", live, PANEL), () => f.zero(panel, mul(width, ROW)));
     f.for(d, 0, fours, 4, () => {
       for (const half of [0, 4]) {
-        const rows = [0, 1, 2, 3].map((j) => load("v128.load", add(at(x, mul(width, 4), half + j), mul(d, 4))));
+        const rows = [0, 1, 2, 3].map((j) => load("v128.load", at(load("i32.load", addresses, 4 * (half + j)), d, 4)));
         transposed(f, rows).forEach((column, j) =>
           f.store("v128.store", at(panel, d, ROW), op("f32x4.mul", column, factors), ROW * j + 4 * half),
         );
@@ -56,7 +61,7 @@ function buildPack(m: ModuleBuilder): Callee {
     });
     f.for(d, fours, width, 1, () =>
       f.for(i, 0, live, 1, () => {
-        const element = load("f32.load", at(x, add(mul(width, i), d), 4));
+        const element = load("f32.load", at(load("i32.load", at(addresses, i, 4)), d, 4));
         f.store("f32.store", add(at(panel, d, ROW), mul(i, 4)), op("f32.mul", element, factor));
       }),
     );
@@ -65,7 +70,7 @@ function buildPack(m: ModuleBuilder): Callee {
 
 function buildUnpack(m: ModuleBuilder): Callee {
   return m.function(["i32", "i32", "i32", "i32", "i32"], (f, ...params) => {
-    const [out, width, panel, live, factors] = params as [Local, Local, Local, Local, Local];
+    const [addresses, width, panel, live, factors] = params as [Local, Local, Local, Local, Local];
     const [d, i, fours] = [f.local("i32"), f.local("i32"), f.local("i32", columnsByFour(width, live))];
     f.for(d, 0, fours, 4, () => {
       for (const half of [0, 4]) {
@@ -74,7 +79,7 @@ function buildUnpack(m: ModuleBuilder): Callee {
           op("f32x4.mul", load("v128.load", at(panel, d, ROW), ROW * j + 4 * half), scale),
         );
         transposed(f, columns).forEach((row, j) =>
-          f.store("v128.store", add(at(out, mul(width, 4), half + j), mul(d, 4)), row),
+          f.store("v128.store", at(load("i32.load", addresses, 4 * (half + j)), d, 4), row),
         );
       }
     });
@@ -83,7 +88,7 @@ function buildUnpack(m: ModuleBuilder): Callee {
         const element = load("f32.load", add(at(panel, d, ROW), mul(i, 4)));
         f.store(
           "f32.store",
-          at(out, add(mul(width, i), d), 4),
+          at(load("i32.load", at(addresses, i, 4)), d, 4),
           op("f32.mul", element, load("f32.load", at(factors, i, 4))),
         );
       }),
@@ -94,3 +99,39 @@ function buildUnpack(m: ModuleBuilder): Callee {
 /** The part of temporary memory that belongs to the thread with this scratch memory. */
 export const ownPart = (temporary: Expr, bytes: Expr, scratch: Expr): Expr =>
   at(temporary, bytes, op("i32.div_u", sub(scratch, SCRATCH), SCRATCH_BYTES));
+
+/** Strides in bytes, from a batch, a head, a row of x [B, H, T, D] to the next. */
+export const stepsOf = ({ layout: { strides } }: View): number[] => strides.slice(0, 3).map((stride) => 4 * stride);
+
+/** addresses[i] = x + ((query + i) mod group)·headStep + ⌊(query + i) / group⌋·rowStep for the first `live` rows of a panel. */
+export function addressRows(
+  f: FunctionBuilder,
+  addresses: Expr,
+  x: Expr,
+  query: Expr,
+  group: Expr,
+  live: Expr,
+  { headStep, rowStep }: { readonly headStep: Expr; readonly rowStep: Expr },
+): void {
+  const [i, row] = f.locals(2, "i32") as [Local, Local];
+  f.for(i, 0, live, 1, () => {
+    f.set(row, add(query, i));
+    const own = at(at(x, op("i32.rem_u", row, group), headStep), op("i32.div_u", row, group), rowStep);
+    f.store("i32.store", at(addresses, i, 4), own);
+  });
+}
+
+/** (x, step, width, out, n): out [n, width] = the n rows of `width` float32 that lie `step` bytes apart from x on. */
+export function buildGather(m: ModuleBuilder): Callee {
+  return m.function(["i32", "i32", "i32", "i32", "i32"], (f, ...params) => {
+    const [x, step, width, out, n] = params as [Local, Local, Local, Local, Local];
+    const [i, p, end] = f.locals(3, "i32") as [Local, Local, Local];
+    const v = new Vectors(f, 2, false);
+    f.for(i, 0, n, 1, () => {
+      f.set(p, x);
+      f.set(end, at(p, width, 4));
+      v.walk(p, end, [out], (u) => u.store(out, u.load(p)));
+      f.advance(x, step);
+    });
+  });
+}

@@ -5,7 +5,16 @@ import { type Expr, add, at, f32, f32x4, i32, larger, load, mul, op, select, sma
 import type { Local } from "../asm/function.ts";
 import { buildMasking } from "../attention/masking.ts";
 import { REACH, withReaches } from "../attention/masks.ts";
-import { PANEL, ROW, buildPacking, ownPart } from "../attention/panels.ts";
+import {
+  ADDRESSES,
+  PANEL,
+  ROW,
+  addressRows,
+  buildGather,
+  buildPacking,
+  ownPart,
+  stepsOf,
+} from "../attention/panels.ts";
 import { type TileRows, buildProducts, tileRowsOf } from "../attention/products.ts";
 import { buildCap, buildCapSlopes, buildNormalize, buildSlopes, buildSoftmax } from "../attention/scores.ts";
 import { type Engine, type ModuleDefinition, addressOf } from "../engine.ts";
@@ -15,19 +24,20 @@ const PANELS = 4;
 
 /**
  * The gradients of q [B, H, T, D] and of k and v for each query head, [B, H, S − past, D] and [B, H, S − past, E], those `wanted`, one
- * after the other in out; g [B, H, T, E] is that of the result. The weights are computed again, for 32 queries at a time. A head is one
+ * after the other in out, that of q as [B, T, H, D] where `positionsFirst`; g [B, H, T, E] is that of the result. Rows of q and g may
+ * lie anywhere. The weights are computed again, for 32 queries at a time. A head is one
  * thread's, so that sums over its queries have one order. False where there is nothing to add up.
  */
 export function attentionGrad(
   engine: Engine,
   out: View,
   [q, k, v, mask, g]: readonly View[],
-  { scale, softcap, wanted, past = 0 }: OpAttrs["attentionGrad"],
+  { scale, softcap, wanted, past = 0, positionsFirst = false }: OpAttrs["attentionGrad"],
 ): boolean {
   const [B, H, T, D] = q!.layout.shape as [number, number, number, number];
   const [, K, S, E] = v!.layout.shape as [number, number, number, number];
   if (S * D * E === 0) return false;
-  const rows = (2 * PANELS + 1) * (S + 1) + Math.max(D, E) + D + 2;
+  const rows = (2 * PANELS + 1) * (S + 1) + Math.max(D, E) + D + 3 + PANELS * (D + E);
   let end = addressOf(out);
   const targets = [q!.layout.shape, [B, H, S - past, D], [B, H, S - past, E]].map((shape, i) => {
     if (!wanted[i]) return 0;
@@ -38,9 +48,11 @@ export function attentionGrad(
   withReaches(engine, mask!, [B, H, T, S], H, ({ address, batchBytes, imageBytes, panels }) =>
     engine.withTemporary(0, PANEL * rows * engine.pool.threads, (temporary) => {
       const addresses = [q!, k!, v!, g!].map(addressOf);
+      const gqSteps = positionsFirst ? [T * H * D, D, H * D] : [H * T * D, T * D, D];
+      const steps = [...gqSteps.map((step) => 4 * step), ...stepsOf(q!), ...stepsOf(g!)];
       const sizes = [H, H / K, T, S, past, D, E];
       const factors = [scale, softcap === null ? scale : scale / softcap, softcap ?? 0];
-      const args = [...targets, ...addresses, address, batchBytes, imageBytes, panels, ...sizes, ...factors];
+      const args = [...targets, ...addresses, ...steps, address, batchBytes, imageBytes, panels, ...sizes, ...factors];
       engine.run(ATTENTION_GRAD[tileRowsOf(engine.tile)], "attentionGrad", [...args, temporary, ROW * rows], {
         items: B * H,
         work: T * S * (2 * D + E),
@@ -53,6 +65,7 @@ export function attentionGrad(
 const gradientModule = (rows: TileRows): ModuleDefinition => ({
   build(m, { madd }) {
     const { pack, unpack } = buildPacking(m);
+    const gather = buildGather(m);
     const { dots, mix, outer } = buildProducts(m, madd, rows);
     const mask = buildMasking(m);
     const cap = buildCap(m, madd);
@@ -70,6 +83,15 @@ const gradientModule = (rows: TileRows): ModuleDefinition => ({
         k: "i32",
         v: "i32",
         g: "i32",
+        gqBatch: "i32",
+        gqHead: "i32",
+        gqRow: "i32",
+        qBatch: "i32",
+        qHead: "i32",
+        qRow: "i32",
+        gBatch: "i32",
+        gHead: "i32",
+        gRow: "i32",
         reaches: "i32",
         batchBytes: "i32",
         imageBytes: "i32",
@@ -95,7 +117,11 @@ const gradientModule = (rows: TileRows): ModuleDefinition => ({
         const sums = f.local("i32", add(tanhs, panelBytes)); // [D, 8]
         const ones = f.local("i32", at(sums, a.D, ROW)); // [8]
         const factors = f.local("i32", add(ones, ROW)); // [8]
-        const panel = f.local("i32", add(factors, ROW)); // [max(D, E), 8]
+        const addresses = f.local("i32", add(factors, ROW)); // [8]
+        const panel = f.local("i32", add(addresses, ADDRESSES)); // [max(D, E), 8]
+        const widest = select(op("i32.gt_s", a.D, a.E), a.D, a.E);
+        const ownQ = f.local("i32", at(panel, widest, ROW)); // [32, D]
+        const ownG = f.local("i32", at(ownQ, a.D, i32(4 * PANELS * PANEL))); // [32, E]
         const scores = f.local("i32", op("i32.or", a.gq, a.gk));
         for (const half of [0, 16]) f.store("v128.store", ones, f32x4(1), half);
 
@@ -104,8 +130,12 @@ const gradientModule = (rows: TileRows): ModuleDefinition => ({
         const item = f.local("i32");
         f.for(item, a.from, a.to, 1, () => {
           const keyHead = f.local("i32", op("i32.div_u", item, a.group));
-          const reaches = f.local("i32", at(a.reaches, op("i32.div_u", item, a.heads), a.batchBytes));
-          f.set(reaches, at(reaches, op("i32.rem_u", item, a.heads), a.imageBytes));
+          const batch = f.local("i32", op("i32.div_u", item, a.heads));
+          const head = f.local("i32", op("i32.rem_u", item, a.heads));
+          const reaches = f.local("i32", at(at(a.reaches, batch, a.batchBytes), head, a.imageBytes));
+          const q = f.local("i32", at(at(a.q, batch, a.qBatch), head, a.qHead));
+          const g = f.local("i32", at(at(a.g, batch, a.gBatch), head, a.gHead));
+          const gq = f.local("i32", at(at(a.gq, batch, a.gqBatch), head, a.gqHead));
           const later = f.local("i32", sub(a.S, a.past));
           const [ownKeys, keys] = [f.local("i32", mul(item, later)), f.local("i32", mul(keyHead, a.S))];
           for (const [target, width] of [
@@ -129,7 +159,10 @@ const gradientModule = (rows: TileRows): ModuleDefinition => ({
             });
             const n = f.local("i32", sub(last, first));
             const query = f.local("i32", mul(block, PANEL));
-            const row = f.local("i32", at(query, item, a.T));
+            const queries = f.local("i32", sub(a.T, query));
+            f.set(queries, smaller(queries, i32(PANELS * PANEL)));
+            f.call(gather, at(q, query, a.qRow), a.qRow, a.D, ownQ, queries);
+            f.call(gather, at(g, query, a.gRow), a.gRow, a.E, ownG, queries);
 
             f.for(i, 0, count, 1, () => {
               const reach = f.local("i32", at(firstReach, i, i32(REACH.BYTES)));
@@ -139,14 +172,19 @@ const gradientModule = (rows: TileRows): ModuleDefinition => ({
               const [w, s] = [weights, slopes].map((x) => f.local("i32", add(at(x, i, panelBytes), skipped)));
               const live = f.local("i32", sub(sub(a.T, query), mul(i, PANEL)));
               f.set(live, smaller(live, i32(PANEL)));
-              const ownRow = f.local("i32", at(row, i, i32(PANEL)));
+              const ownRow = f.local("i32", mul(i, PANEL));
+              /** The addresses of this panel's rows, `step` apart from x on. */
+              const rowsFrom = (x: Expr, step: Expr): Expr => {
+                addressRows(f, addresses, x, i32(0), i32(1), live, { headStep: i32(0), rowStep: step });
+                return addresses;
+              };
               const key = f.local("i32", add(keys, start));
               /** 0 at the keys of the block that are out of this panel's reach. */
               const clear = (x: Expr): void => {
                 f.zero(sub(x, skipped), skipped);
                 f.zero(at(x, length, i32(ROW)), mul(sub(sub(last, start), length), ROW));
               };
-              f.call(pack, rowOf(a.q, ownRow, a.D), a.D, panel, live, a.scoreScale);
+              f.call(pack, rowsFrom(rowOf(ownQ, ownRow, a.D), mul(a.D, 4)), a.D, panel, live, a.scoreScale);
               f.call(dots, rowOf(a.k, key, a.D), a.D, panel, w!, length);
               f.if(op("f32.ne", a.softcap, 0), () => f.call(cap, w!, mul(length, PANEL), a.softcap, tanhs));
               f.call(mask, reach, w!, f32(-Infinity));
@@ -154,7 +192,7 @@ const gradientModule = (rows: TileRows): ModuleDefinition => ({
               f.call(normalize, w!, length, factors);
               clear(w!);
               f.if(scores, () => {
-                f.call(pack, rowOf(a.g, ownRow, a.E), a.E, panel, live, a.scale);
+                f.call(pack, rowsFrom(rowOf(ownG, ownRow, a.E), mul(a.E, 4)), a.E, panel, live, a.scale);
                 f.call(dots, rowOf(a.v, key, a.E), a.E, panel, s!, length);
                 f.call(slopesOf, w!, s!, length);
                 f.if(op("f32.ne", a.softcap, 0), () => f.call(capSlopes, s!, length, tanhs));
@@ -162,32 +200,21 @@ const gradientModule = (rows: TileRows): ModuleDefinition => ({
                 clear(s!);
                 f.if(a.gq, () => {
                   f.call(mix, rowOf(a.k, key, a.D), a.D, s!, sums, length);
-                  f.call(unpack, rowOf(a.gq, ownRow, a.D), a.D, sums, live, ones);
+                  f.call(unpack, rowsFrom(at(gq, add(query, ownRow), a.gqRow), a.gqRow), a.D, sums, live, ones);
                 });
               });
             });
 
-            const live = f.local("i32", sub(a.T, query));
-            f.set(live, smaller(live, i32(PANELS * PANEL)));
             const fixed = f.local("i32", larger(sub(a.past, first), i32(0)));
             const key = f.local("i32", add(ownKeys, sub(add(first, fixed), a.past)));
             const rest = f.local("i32", sub(n, fixed));
             f.set(rest, larger(rest, i32(0)));
             const panelsOf = (x: Local): Expr => at(x, fixed, i32(ROW));
             f.if(a.gv, () =>
-              f.call(
-                outer,
-                panelsOf(weights),
-                panelBytes,
-                rowOf(a.g, row, a.E),
-                a.E,
-                rowOf(a.gv, key, a.E),
-                rest,
-                live,
-              ),
+              f.call(outer, panelsOf(weights), panelBytes, ownG, a.E, rowOf(a.gv, key, a.E), rest, queries),
             );
             f.if(a.gk, () =>
-              f.call(outer, panelsOf(slopes), panelBytes, rowOf(a.q, row, a.D), a.D, rowOf(a.gk, key, a.D), rest, live),
+              f.call(outer, panelsOf(slopes), panelBytes, ownQ, a.D, rowOf(a.gk, key, a.D), rest, queries),
             );
           });
         });

@@ -40,6 +40,9 @@ const SIMD: {
   crossEntropyGrad: [crossEntropyGrad, 1],
 };
 
+/** Kernels that read rows of q and g, and write the result's, wherever strides put them. */
+export const ROWS_ANYWHERE: readonly (FusedName | GradientName)[] = ["attention", "attentionGrad"];
+
 /** The one-pass kernels: SIMD, else the cpu backend's. */
 export function fusedKernels(engine: Engine): FusedKernels {
   const names = new Set([...Object.keys(SIMD), ...Object.keys(plain.fused)]) as Set<FusedName | GradientName>;
