@@ -4,6 +4,7 @@ import { singleGradients } from "../../packages/autograd/src/testing/singleGradi
 import { attentionSuite } from "./attentionInChunks.ts";
 import { toleranceOf } from "./gpuTolerances.ts";
 import { goldenSuite } from "../goldenSuite.ts";
+import { halfSizeSuite } from "./halfSize.ts";
 import { longRowsSuite } from "./longRows.ts";
 import { prepareSuite } from "../prepareSuite.ts";
 import { packedMatmulSuite } from "./packedMatmul.ts";
@@ -42,6 +43,7 @@ async function report({ mode, only, models, steps }: GpuRequest): Promise<GpuRep
     attentionSuite(shared);
     longRowsSuite(shared);
     wholeTexelsSuite(shared);
+    halfSizeSuite(shared);
     rulesSuite(shared);
     singleGradients(shared, { numRuns: 5 });
     goldenSuite(url, models, shared);

@@ -3,8 +3,6 @@ import {
   type DType,
   type TypedArray,
   contiguousLayout,
-  fromBfloat16,
-  fromFloat16,
   isContiguous,
   sizeOf,
   toBfloat16,
@@ -13,14 +11,16 @@ import {
 import { DeviceLostError } from "../errors.ts";
 import type { GpuJs } from "../facade.ts";
 import type { Executor, Kernel, Launch } from "../kernel.ts";
+import { COPY } from "../kernels/pointwise.ts";
 import type { WebGl2 } from "./open.ts";
+import { FORMATS, type Format, formatOf, texelsOf } from "./formats.ts";
 import { Placer } from "./place.ts";
 import { readTexture } from "./read.ts";
 import { type Texture, Textures, bytesFor } from "./textures.ts";
 import { Programs } from "./programs.ts";
 import type { Program } from "./translate.ts";
 
-/** Numbers of every dtype as float32; no texture until something is written. */
+/** Halves as the host wrote them; what kernels gave, and numbers of other dtypes, as float32. No texture until something is written. */
 interface TextureBuffer extends Buffer {
   texture: Texture | null;
 }
@@ -71,11 +71,14 @@ export class WebGl2Executor implements Executor {
     const gl = this.#gl;
     const targets = Array.from({ length: 5 }, () => this.#textures.take(1));
     const [source, ...outs] = targets as [Texture, ...Texture[]];
-    for (const { kernel, rows, program } of compiled) {
+    const halves = { bfloat16: this.#textures.take(1, "bfloat16"), float16: this.#textures.take(1, "float16") };
+    const sources = { float32: source, ...halves };
+    for (const { kernel, rows, program, formats } of compiled) {
       gl.useProgram(program.program);
-      kernel.parameters.forEach((_, unit) => {
-        gl.activeTexture(gl.TEXTURE0 + unit);
-        gl.bindTexture(gl.TEXTURE_2D, source.texture);
+      kernel.parameters.forEach((_, i) => {
+        gl.activeTexture(gl.TEXTURE0 + i);
+        gl.bindTexture(gl.TEXTURE_2D, sources[formats[i] ?? "float32"].texture);
+        if (formats[i]) gl.uniform1i(program.parameters[i]!.value, i);
       });
       if (rows === 0) gl.bindFramebuffer(gl.FRAMEBUFFER, outs[0]!.framebuffer);
       else this.#bindRows(outs.slice(0, rows));
@@ -83,10 +86,11 @@ export class WebGl2Executor implements Executor {
       gl.drawArrays(gl.TRIANGLES, 3, 3);
     }
     await readTexture(gl, outs[0]!, 0, 1);
-    for (const texture of targets) this.#textures.give(texture);
+    for (const texture of [...targets, ...Object.values(halves)]) this.#textures.give(texture);
   }
-  bytesOf(_: DType, length: number): number {
-    return bytesFor(length);
+  /** Of a buffer that the host writes. */
+  bytesOf(dtype: DType, length: number): number {
+    return bytesFor(length, formatOf(dtype));
   }
   allocate(dtype: DType, length: number): TextureBuffer {
     return { dtype, length, texture: null };
@@ -98,25 +102,32 @@ export class WebGl2Executor implements Executor {
   }
   write(buffer: Buffer, data: TypedArray, at: number): void {
     this.#check();
-    const values = widened(buffer.dtype, data);
-    const fresh = this.#textures.take(data.length);
-    this.#upload(fresh, values);
-    if (data.length === buffer.length) this.#replace(buffer, fresh);
-    else {
-      const { shape, strides } = contiguousLayout([data.length]);
-      this.#placer.place(this.#textureOf(buffer), fresh, { shape, strides, offset: at });
-      this.#textures.give(fresh);
+    const format = formatOf(buffer.dtype);
+    const values = format === "float32" ? asFloats(data) : data;
+    if (data.length === buffer.length) {
+      const fresh = this.#textures.take(data.length, format);
+      this.#upload(fresh, values);
+      return this.#replace(buffer, fresh);
     }
+    const fresh: TextureBuffer = {
+      dtype: buffer.dtype,
+      length: data.length,
+      texture: this.#textures.take(data.length, format),
+    };
+    this.#upload(fresh.texture!, values);
+    const { shape, strides } = contiguousLayout([data.length]);
+    this.#placer.place(this.#floatsOf(buffer), this.#floatsOf(fresh), { shape, strides, offset: at });
+    this.free(fresh);
   }
   async read(buffer: Buffer, at: number, length: number): Promise<TypedArray> {
     this.#check();
     const values = await readTexture(this.#gl, this.#textureOf(buffer), at, length);
-    return narrowed(buffer.dtype, values);
+    return values instanceof Uint16Array ? values : narrowed(buffer.dtype, values);
   }
 
   run({ kernel, args, out }: Launch): void {
     this.#check();
-    const program = this.#programs.of(kernel);
+    const program = this.#programs.of(kernel, formatsOf(args));
     if (!program) return;
     const size = sizeOf(out.layout.shape);
     const result = this.#textures.take(size);
@@ -124,13 +135,13 @@ export class WebGl2Executor implements Executor {
     if (size === out.buffer.length && out.layout.offset === 0 && isContiguous(out.layout))
       this.#replace(out.buffer, result);
     else {
-      this.#placer.place(this.#textureOf(out.buffer), result, out.layout);
+      this.#placer.place(this.#floatsOf(out.buffer), result, out.layout);
       this.#textures.give(result);
     }
   }
   runRows(kernel: Kernel, args: Launch["args"], outs: readonly Buffer[]): void {
     this.#check();
-    const program = this.#programs.of(kernel, outs.length);
+    const program = this.#programs.of(kernel, formatsOf(args), outs.length);
     if (!program) return;
     const targets = outs.map(({ length }) => this.#textures.take(length));
     const framebuffer = this.#bindRows(targets);
@@ -193,19 +204,23 @@ export class WebGl2Executor implements Executor {
     }
     return own.texture;
   }
+  /** The buffer's texture, as float32 from now on. */
+  #floatsOf(buffer: Buffer): Texture {
+    if (this.#textureOf(buffer).format !== "float32")
+      this.run({ kernel: COPY, args: [buffer, 0], out: { buffer, layout: contiguousLayout([buffer.length]) } });
+    return this.#textureOf(buffer);
+  }
   /** Whole rows of the texture at once, then the part of a row that is left. */
-  #upload({ texture, width }: Texture, values: Float32Array): void {
+  #upload({ texture, width, format }: Texture, values: TypedArray): void {
     const gl = this.#gl;
-    const rows = Math.floor(values.length / (4 * width));
-    const rest = values.subarray(4 * width * rows);
+    const words = texelsOf(format, values);
+    const rows = Math.floor(words.length / (4 * width));
+    const left = words.length / 4 - rows * width;
+    const [layout, type] = [gl[FORMATS[format].format], gl[FORMATS[format].type]];
     gl.activeTexture(gl.TEXTURE0);
     gl.bindTexture(gl.TEXTURE_2D, texture);
-    if (rows > 0) gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, width, rows, gl.RGBA, gl.FLOAT, values);
-    if (rest.length === 0) return;
-    const texels = Math.ceil(rest.length / 4);
-    const padded = new Float32Array(4 * texels);
-    padded.set(rest);
-    gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, rows, texels, 1, gl.RGBA, gl.FLOAT, padded);
+    if (rows > 0) gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, width, rows, layout, type, words);
+    if (left > 0) gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, rows, left, 1, layout, type, words, 4 * width * rows);
   }
   #check(): void {
     if (this.#gl.isContextLost()) throw new DeviceLostError("WebGL context lost");
@@ -213,15 +228,12 @@ export class WebGl2Executor implements Executor {
 }
 
 const ROUNDING: { readonly [D in DType]?: number } = { bfloat16: 1, float16: 2 };
-const WIDEN: { readonly [D in DType]?: (bits: number) => number } = { bfloat16: fromBfloat16, float16: fromFloat16 };
 const NARROW: { readonly [D in DType]?: (x: number) => number } = { bfloat16: toBfloat16, float16: toFloat16 };
 
-/** As float32, in memory that is not shared: WebGL takes no other. */
-function widened(dtype: DType, data: TypedArray): Float32Array<ArrayBuffer> {
-  const widen = WIDEN[dtype];
-  const own = data instanceof Float32Array && data.buffer instanceof ArrayBuffer;
-  return own ? (data as Float32Array<ArrayBuffer>) : widen ? Float32Array.from(data, widen) : Float32Array.from(data);
-}
+const formatsOf = (args: Launch["args"]): (Format | null)[] =>
+  args.map((x) => (typeof x === "number" ? null : ((x as TextureBuffer).texture?.format ?? "float32")));
+
+const asFloats = (data: TypedArray): Float32Array => (data instanceof Float32Array ? data : Float32Array.from(data));
 
 function narrowed(dtype: DType, values: Float32Array): TypedArray {
   if (dtype === "int32") return Int32Array.from(values);

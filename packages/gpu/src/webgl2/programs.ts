@@ -1,5 +1,6 @@
 import type { GpuJs } from "../facade.ts";
 import type { Kernel } from "../kernel.ts";
+import type { Format } from "./formats.ts";
 import type { WebGl2 } from "./open.ts";
 import { type Compiling, type Program, startCompiling } from "./translate.ts";
 
@@ -9,10 +10,12 @@ interface Missing {
   readonly kernel: Kernel;
   /** Into how many buffers it renders rows; 0 for one of elements. */
   readonly rows: number;
+  /** Of its arrays, null for numbers. */
+  readonly formats: readonly (Format | null)[];
   readonly compiling: Compiling;
 }
 
-/** Kernels of a context by key: compiled when they are first asked for, or all together, ahead, without stopping the thread. */
+/** Kernels of a context by key and the formats of their arrays: compiled when they are first asked for, or all together, ahead, without stopping the thread. */
 export class Programs {
   readonly #lib: GpuJs;
   readonly #context: WebGl2;
@@ -31,12 +34,14 @@ export class Programs {
   }
 
   /** The kernel; null while kernels are collected, which must not be run then. Throws DeviceError with the driver's words. */
-  of(kernel: Kernel, rows = 0): Program | null {
-    const { key } = kernel;
+  of(kernel: Kernel, formats: readonly (Format | null)[], rows = 0): Program | null {
+    const key = formats.some((format) => format && format !== "float32")
+      ? `${kernel.key}|${formats.join(" ")}`
+      : kernel.key;
     const known = this.#compiled.get(key);
-    const start = (): Compiling => startCompiling(this.#lib, this.#context, kernel);
+    const start = (): Compiling => startCompiling(this.#lib, this.#context, kernel, formats);
     if (this.#missing) {
-      if (!known && !this.#missing.has(key)) this.#missing.set(key, { kernel, rows, compiling: start() });
+      if (!known && !this.#missing.has(key)) this.#missing.set(key, { kernel, rows, formats, compiling: start() });
       return null;
     }
     return known ?? this.#keep(key, start());

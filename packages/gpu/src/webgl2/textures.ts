@@ -1,10 +1,12 @@
 import { BackendError } from "@neolog/tensor";
+import { FORMATS, type Format } from "./formats.ts";
 
 /** Bytes of textures that wait to be used again, at most; the oldest go. */
 const IDLE_BYTES = 2 ** 28;
 
-/** Numbers in the order of their buffer, four to a texel, row by row. */
+/** Numbers in the order of their buffer, four or eight to a texel, row by row. */
 export interface Texture {
+  readonly format: Format;
   readonly texture: WebGLTexture;
   /** Renders into it. */
   readonly framebuffer: WebGLFramebuffer;
@@ -16,16 +18,16 @@ export interface Texture {
  * Width and height in texels of a texture for `length` numbers: the width is a power of two, the height at most a quarter more than
  * what is needed, so that textures of about the same length can stand in for each other.
  */
-export function sizeFor(length: number): readonly [width: number, height: number] {
-  const texels = Math.max(1, Math.ceil(length / 4));
+export function sizeFor(length: number, format: Format = "float32"): readonly [width: number, height: number] {
+  const texels = Math.max(1, Math.ceil(length / FORMATS[format].perTexel));
   const width = 2 ** Math.ceil(Math.log2(texels) / 2);
   const rows = Math.ceil(texels / width);
   const step = 2 ** Math.max(0, Math.floor(Math.log2(rows)) - 2);
   return [width, Math.ceil(rows / step) * step];
 }
 
-export function bytesFor(length: number): number {
-  const [width, height] = sizeFor(length);
+export function bytesFor(length: number, format: Format = "float32"): number {
+  const [width, height] = sizeFor(length, format);
   return 16 * width * height;
 }
 
@@ -52,21 +54,21 @@ export class Textures {
   }
 
   /** A texture with room for `length` numbers; what it holds is anything. Throws BackendError where the device has none so large. */
-  take(length: number): Texture {
-    const [width, height] = sizeFor(length);
-    const idle = this.#idle.get(`${width} ${height}`)?.pop();
+  take(length: number, format: Format = "float32"): Texture {
+    const [width, height] = sizeFor(length, format);
+    const idle = this.#idle.get(`${format} ${width} ${height}`)?.pop();
     if (idle) {
       this.#idleBytes -= bytesOf(idle);
       return idle;
     }
     if (width > this.#largest || height > this.#largest)
       throw new BackendError(
-        `gpu (webgl2): a buffer must have at most ${4 * this.#largest ** 2} elements, got ${length}; use webgpu or wasm`,
+        `gpu (webgl2): a buffer must have at most ${FORMATS[format].perTexel * this.#largest ** 2} elements, got ${length}; use webgpu or wasm`,
       );
-    return this.#create(width, height);
+    return this.#create(format, width, height);
   }
   give(texture: Texture): void {
-    const key = `${texture.width} ${texture.height}`;
+    const key = `${texture.format} ${texture.width} ${texture.height}`;
     const list = this.#idle.get(key) ?? [];
     this.#idle.delete(key);
     this.#idle.set(key, [...list, texture]);
@@ -77,19 +79,19 @@ export class Textures {
     }
   }
 
-  #create(width: number, height: number): Texture {
+  #create(format: Format, width: number, height: number): Texture {
     const gl = this.#gl;
     const texture = gl.createTexture();
     gl.bindTexture(gl.TEXTURE_2D, texture);
     for (const filter of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER])
       gl.texParameteri(gl.TEXTURE_2D, filter, gl.NEAREST);
     for (const wrap of [gl.TEXTURE_WRAP_S, gl.TEXTURE_WRAP_T]) gl.texParameteri(gl.TEXTURE_2D, wrap, gl.CLAMP_TO_EDGE);
-    gl.texStorage2D(gl.TEXTURE_2D, 1, gl.RGBA32F, width, height);
+    gl.texStorage2D(gl.TEXTURE_2D, 1, gl[FORMATS[format].internal], width, height);
     const framebuffer = gl.createFramebuffer();
     gl.bindFramebuffer(gl.FRAMEBUFFER, framebuffer);
     gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, texture, 0);
     this.#bytes += 16 * width * height;
-    return { texture, framebuffer, width, height };
+    return { format, texture, framebuffer, width, height };
   }
   #delete(texture: Texture): void {
     this.#idleBytes -= bytesOf(texture);

@@ -1,5 +1,6 @@
 import type { GpuJs } from "../facade.ts";
 import { type Kernel, settingsOf, sourceOf } from "../kernel.ts";
+import { FETCH, FORMATS, type Format } from "./formats.ts";
 import type { WebGl2 } from "./open.ts";
 import { type Linking, startLinking } from "./program.ts";
 import { PRELUDE, replaceBody, withGlslBodies } from "./prelude.ts";
@@ -34,14 +35,6 @@ const AS_STORED = `uniform int rounding;
 float asStored(float x) { return rounding == 1 ? toBfloat16(x) : rounding == 2 ? toFloat16(x) : x; }
 `;
 
-/** A texture's width is a power of two, of which `shift` is the exponent: exact for every index, where gpu.js divides in float32. */
-const FETCH = `
-vec4 fetch4(sampler2D tex, int shift, int at) {
-  int texel = at >> 2;
-  return texelFetch(tex, ivec2(texel & ((1 << shift) - 1), texel >> shift), 0);
-}
-float element(sampler2D tex, int shift, int at) { return fetch4(tex, shift, at)[at & 3]; }
-`;
 const ELEMENT = "return element(tex, texDim.y, x);";
 
 /** What a fragment is: four neighbours, each by itself, or as `glsl` has them; or four rows of them. */
@@ -75,9 +68,19 @@ void main(void) {
   data0 = vec4(asStored(four.x), asStored(four.y), asStored(four.z), asStored(four.w));
 }`;
 
-/** Has a kernel compiled: gpu.js translates its source to GLSL, where indices are then made exact. */
-export function startCompiling(lib: GpuJs, { gl, canvas }: WebGl2, kernel: Kernel): Compiling {
-  const linking = startLinking(gl, kernel.key, VERTEX, fragmentOf(lib, gl, canvas, kernel));
+/** Has a kernel compiled for arrays in these formats, null for numbers: gpu.js translates its source to GLSL, where indices are then made exact. */
+export function startCompiling(
+  lib: GpuJs,
+  { gl, canvas }: WebGl2,
+  kernel: Kernel,
+  formats: readonly (Format | null)[],
+): Compiling {
+  const linking = startLinking(
+    gl,
+    kernel.key,
+    VERTEX,
+    withFormats(fragmentOf(lib, gl, canvas, kernel), kernel, formats),
+  );
   return { isDone: () => linking.isDone(), finish: () => programOf(gl, linking.finish(), kernel) };
 }
 
@@ -95,6 +98,19 @@ function programOf(gl: WebGL2RenderingContext, program: WebGLProgram, kernel: Ke
     })),
   };
 }
+
+/** The shader for arrays that lie in these formats. */
+const withFormats = (code: string, { parameters }: Kernel, formats: readonly (Format | null)[]): string =>
+  formats.reduce(
+    (out, format, i) =>
+      format
+        ? out.replace(
+            `sampler2D user_${parameters[i]!.name};`,
+            `${FORMATS[format].sampler} user_${parameters[i]!.name};`,
+          )
+        : out,
+    code,
+  );
 
 /** The fragment shader of a kernel. */
 function fragmentOf(lib: GpuJs, gl: WebGL2RenderingContext, canvas: OffscreenCanvas, kernel: Kernel): string {
