@@ -97,7 +97,11 @@ function packTransposed(f: FunctionBuilder, panel: Panel): void {
   const eachBlock = (): void => {
     const wholeCount = f.local("i32", op("i32.and", count, -4));
     f.for(r, 0, wholeCount, 4, () => packBlocks(f, panel, r, 1));
-    packElements(f, panel, wholeCount);
+    f.if(
+      op("i32.eq", sub(count, wholeCount), 2),
+      () => packPair(f, panel, wholeCount),
+      () => packElements(f, panel, wholeCount),
+    );
   };
   if (width % 4 !== 0) return eachBlock();
   f.if(op("i32.eq", count, width), () => packBlocks(f, panel, i32(0), width / 4), eachBlock);
@@ -157,6 +161,31 @@ function packBlocks(f: FunctionBuilder, panel: Panel, r: Expr, blocks: number): 
         ),
       ),
     );
+}
+
+/** Elements r and r + 1 of every step: what a tile of six rows has beside a block of four. */
+function packPair(f: FunctionBuilder, panel: Panel, r: Local): void {
+  const { dtype, to, from, panelStep, phase } = panel;
+  const bytes = BYTES_PER_ELEMENT[dtype];
+  const sources = [f.local("i32", at(from, r, panelStep)), f.local("i32", at(from, add(r, 1), panelStep))] as const;
+  const targets = Array.from({ length: PHASES }, (_, i) => f.local("i32", at(at(to, r, i32(4)), i32(i), phase)));
+  const [x, y] = f.locals(2, "v128") as [Local, Local];
+  eachStep(
+    f,
+    panel,
+    targets,
+    () => {
+      f.set(x, loadFour(f, dtype, sources[0]));
+      f.set(y, loadFour(f, dtype, sources[1]));
+      const [low, high] = [shuffle(x, y, 0, 4, 1, 5), shuffle(x, y, 2, 6, 3, 7)];
+      targets.forEach((target, i) => f.storeLane("v128.store64_lane", target, i < 2 ? low : high, i % 2));
+      for (const source of sources) f.advance(source, PHASES * bytes);
+    },
+    (i) =>
+      sources.forEach((source, lane) =>
+        f.storeLane("v128.store32_lane", targets[i]!, loadOne(f, dtype, source, i * bytes), 0, 4 * lane),
+      ),
+  );
 }
 
 /** The panel is contiguous: full panels step by step, others element by element. */

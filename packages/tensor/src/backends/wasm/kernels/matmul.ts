@@ -20,6 +20,9 @@ const EVERY_TILE = 12;
 /** Rows of an item at least, where rows are shared among threads; a multiple of the rows of every tile. */
 const LEAST_ROWS = 48;
 
+/** Multiply-adds in the time that an element takes to be packed. */
+const PACKING = 16;
+
 /** Rows of a block from which on packing its columns costs little. */
 const HIGH = 192;
 
@@ -101,7 +104,7 @@ function packedTimes(engine: Engine, c: Matrix, a: Matrix, b: Matrix, { m, n, k 
         const steps = Math.min(K_BLOCK, k - first);
         engine.run(packA, "packLeft", [packed, a.address + first * a.columnStep, a.rowStep, a.columnStep, m, steps], {
           items: Math.ceil(m / rows),
-          work: rows * steps,
+          work: PACKING * rows * steps,
           memory: a.memory,
         });
         const left = { memory: a.memory, address: packed, rowStep: 0, rows: 1, columns: length };
