@@ -1,28 +1,33 @@
 import {
-  type Backend,
-  type DType,
-  type OpAttrs,
-  type Tensor,
   adamw,
   add,
+  attention,
+  attentionGrad,
   cast,
   contiguous,
+  crossEntropyGrad,
   frozenColumns,
   intTensor,
+  layerNorm,
   linearCrossEntropy,
   matmulT,
+  mul,
   overriddenRows,
   overrideColumns,
   parameter,
-  mul,
   rand,
   scatterRows,
   slice,
+  softmax,
   sub,
   sum,
   takeRows,
   tensor,
   transpose,
+  type Backend,
+  type DType,
+  type OpAttrs,
+  type Tensor,
   zeros,
 } from "@neolog/tensor";
 import { Scope, openBackend } from "@neolog/tensor";
@@ -116,6 +121,28 @@ describe.skipIf(why)(`webgpu${why ? `: ${why}` : ""}`, () => {
     });
     for (const [i, t] of found!.entries())
       expectClose(await t.data(), await expected![i]!.data(), { absolute: 1e-6, relative: 1e-6 });
+  });
+
+  test("nothing is dispatched for results of no elements", async () => {
+    using _scope = new Scope();
+    const gpu = await open();
+    const of = (...shape: number[]) => rand(shape, 1, "float32", gpu);
+    const [q, kv, none, table, w] = [of(1, 2, 0, 4), of(1, 2, 3, 4), of(0, 4), of(5, 4), of(4)];
+    const mask = intTensor(new Int32Array(3).fill(1), [1, 3], gpu);
+    const ids = intTensor(new Int32Array(0), [0], gpu);
+    const before = gpu.dispatches;
+    const results = [
+      attention(q, kv, kv, mask),
+      attentionGrad(q, kv, kv, mask, q, { scale: 1, softcap: null, wanted: [true, false, false] })[0]!,
+      takeRows(table, ids),
+      softmax(none),
+      layerNorm(none, w, w, 1e-5),
+      crossEntropyGrad(none, ids, of()),
+      matmulT(none, table),
+      add(none, w),
+    ];
+    for (const t of results) expect((await t.data()).length).toBe(0);
+    expect(gpu.dispatches).toBe(before);
   });
 
   test("AdamW on arrays in several buffers is the composite", async () => {
