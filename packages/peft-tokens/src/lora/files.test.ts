@@ -247,6 +247,10 @@ describe.each(FORMS)("LoRA folders with rows as $form, $name", (form) => {
       expect(error).toMatchObject({ name: "ConfigError", code: "RANK", fields: { key: "r", value: r } });
       expect(error.message).toMatch(/^r: must give matrices of fewer than 1073741824 elements, got \d+ at .* of \[/);
     }
+    const error = await refused(folder(good, { rank_pattern: { ".*": 2 ** 30 } }), { strict: false });
+    const key = 'rank_pattern[".*"]';
+    expect(error).toMatchObject({ name: "ConfigError", code: "RANK", fields: { key, value: 2 ** 30 } });
+    expect(error.message).toMatch(/^rank_pattern\["\.\*"\]: must give matrices of fewer than /);
   });
 
   test("ids beyond the table are an error, or grow it first", async () => {

@@ -9,7 +9,7 @@ import type { LoraConfig } from "./config.ts";
 import { LoraEmbedding } from "./embedding.ts";
 import { type LoraShape, embeddingMatrices, linearMatrices } from "./init.ts";
 import { LoraLayer } from "./layer.ts";
-import { byPattern } from "./targets.ts";
+import { byPattern, patternOf } from "./targets.ts";
 
 /** Whether a module's weight is [in, out]. */
 export const storesInFirst = (module: Module): boolean => module instanceof Conv1D;
@@ -36,7 +36,7 @@ export function loraPlacement(
   const weight = weightAt(root, path);
   const size = grownShape(adapters, path, weight.shape, vocabSize);
   const shape = loraShape(base, size, byPattern(path, config, "rank_pattern", config.r));
-  checkSize(path, shape);
+  checkSize(path, shape, config);
   const alpha = byPattern(path, config, "alpha_pattern", config.lora_alpha);
   const scale = alpha / (config.use_rslora ? Math.sqrt(shape.r) : shape.r);
   const keys = base instanceof Embedding ? EMBEDDING_KEYS : LINEAR_KEYS;
@@ -63,13 +63,15 @@ const EMBEDDING_KEYS = ["lora_embedding_A", "lora_embedding_B"];
 /** Elements of a matrix: what 4 GiB hold in float32, the most that one memory has. */
 const MAX_ELEMENTS = 2 ** 30;
 
-function checkSize(path: string, { r, in_features, out_features }: LoraShape): void {
+function checkSize(path: string, { r, in_features, out_features }: LoraShape, config: LoraConfig): void {
   const elements = r * Math.max(in_features, out_features);
   if (elements < MAX_ELEMENTS) return;
+  const pattern = patternOf(path, config, "rank_pattern");
+  const key = pattern === undefined ? "r" : `rank_pattern["${pattern}"]`;
   throw new ConfigError(
     "RANK",
-    `r: must give matrices of fewer than ${MAX_ELEMENTS} elements, got ${r} at ${path} of [${out_features}, ${in_features}]`,
-    { key: "r", value: r, path },
+    `${key}: must give matrices of fewer than ${MAX_ELEMENTS} elements, got ${r} at ${path} of [${out_features}, ${in_features}]`,
+    { key, value: r, path },
   );
 }
 

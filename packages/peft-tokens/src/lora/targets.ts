@@ -153,9 +153,13 @@ type PatternKey = "rank_pattern" | "alpha_pattern";
 
 /** The value of the first pattern that matches a module's name, else `otherwise`. */
 export function byPattern(name: string, config: LoraConfig, key: PatternKey, otherwise: number): number {
-  const found = Object.entries(config[key]).find(([pattern]) => matchesPattern(name, pattern, key));
-  return found ? found[1] : otherwise;
+  const pattern = patternOf(name, config, key);
+  return pattern === undefined ? otherwise : config[key][pattern]!;
 }
+
+/** The first pattern that matches a module's name. */
+export const patternOf = (name: string, config: LoraConfig, key: PatternKey): string | undefined =>
+  Object.keys(config[key]).find((pattern) => matchesPattern(name, pattern, key));
 
 const matchesPattern = (name: string, pattern: string, key: PatternKey): boolean =>
   new RegExp(`^(.*\\.)?(${pythonPattern(pattern, key).source.slice(1, -1)})$`).test(name);
