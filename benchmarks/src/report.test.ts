@@ -30,6 +30,14 @@ describe("a figure", () => {
     const stored: Figure = { ...figure, roof: { ...roof, measured: false } };
     expect(markdown([stored])).toContain("128-bit FMA (stored) |");
     expect(markdown([{ ...figure, disturbance: 0.5 }])).toContain("128-bit FMA, disturbed (50 %) |");
+    expect(markdown([{ ...figure, roof: null, disturbance: 0.5 }])).toContain("| disturbed (50 %) |");
+  });
+  test("has no spread where there is one sample, and each runtime once", () => {
+    const alone = { ...figure, p10: 24, p90: 24, runtime: "Node 20; Node 20; Python 3" };
+    expect(markdown([alone, figure])).toContain(
+      "| a | 1 | 24.0 |  | 40 % of 60.0 GFLOP/s, 128-bit FMA | Node 20; Python 3 |",
+    );
+    expect(markdown([alone, figure])).toContain("Runtimes: Node 20; Python 3; r.");
   });
 });
 
@@ -78,9 +86,11 @@ describe("a file that figures are added to", () => {
   });
 });
 
-test("digits are three, or those before the point", () => {
-  expect([0.000_012_3, 0.0123, 1, 12.34, 123.4, 12_345].map(digits)).toEqual([
-    "0.0000123",
+test("digits are three, or those before the point, or a power of ten", () => {
+  expect([0, 1e-6, 0.000_012_3, 0.0123, 1, 12.34, 123.4, 12_345].map(digits)).toEqual([
+    "0",
+    "1e-6",
+    "1.23e-5",
     "0.0123",
     "1.00",
     "12.3",

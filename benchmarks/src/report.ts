@@ -112,18 +112,23 @@ export class Report {
     const { contender, threads, median, p10, p90, percent, roof } = figure;
     const who = `  ${contender}, ${threads} thread${threads > 1 ? "s" : ""}`.padEnd(36);
     const share = percent === null ? "" : `${percent.toFixed(0).padStart(5)} % of ${short(roof!)}`;
-    const spread = `(${digits(p10)} to ${digits(p90)})`.padEnd(20);
+    const spread = (p10 === p90 ? "" : `(${digits(p10)} to ${digits(p90)})`).padEnd(20);
     const factor = times === null ? "" : `${times.toFixed(2).padStart(6)}x`;
-    this.note(`${who}${digits(median).padStart(9)} ${spread}${factor}${share}${disturbed(figure)}`);
+    const mark = disturbed(figure);
+    this.note(`${who}${digits(median).padStart(9)} ${spread}${factor}${share}${mark && `, ${mark}`}`);
   }
 }
 
 const short = ({ name, value, unit, measured }: Roof): string =>
   `${digits(value)} ${unit}, ${name}${measured ? "" : ", stored"}`;
 
-/** A mark for figures that other programs may have spoilt. */
+/** A note at figures that other programs may have spoilt. */
 export const disturbed = ({ disturbance }: Figure): string =>
-  disturbance > 0.1 ? `, disturbed (${(100 * disturbance).toFixed(0)} %)` : "";
+  disturbance > 0.1 ? `disturbed (${(100 * disturbance).toFixed(0)} %)` : "";
 
-/** Three significant digits; whole numbers from 100 on. */
-export const digits = (x: number): string => (Math.abs(x) >= 100 ? x.toFixed(0) : x.toPrecision(3));
+/** Three significant digits; whole numbers from 100 on, powers of ten below a thousandth. */
+export function digits(x: number): string {
+  if (x === 0) return "0";
+  if (Math.abs(x) < 1e-3) return x.toExponential(2).replace(".00e", "e");
+  return Math.abs(x) >= 100 ? x.toFixed(0) : x.toPrecision(3);
+}

@@ -11,12 +11,12 @@ export function render({ filter: files }: Options): void {
 }
 
 export function markdown(figures: readonly Figure[]): string {
-  const distinct = (of: (figure: Figure) => string): string => [...new Set(figures.map(of))].join("; ");
+  const distinct = (of: (figure: Figure) => string): string => distinctIn(figures.map(of).join("; "));
   const head = [
     `Machine: ${distinct(({ machine }) => machine)}.`,
     `Runtimes: ${distinct(({ runtime }) => runtime)}.`,
     `Commit: ${distinct(({ commit }) => commit)}.`,
-    "Medians, with the tenth and the ninetieth percentile; percent of a native loop measured in the same run where none is marked as stored.",
+    "Medians, with the tenth and the ninetieth percentile where there are several samples; percent of what a native loop reached in the same run, or on another machine where it is marked as stored; disturbed: other programs took a share of the machine.",
   ];
   const cases = new Map<string, Figure[]>();
   for (const figure of figures) {
@@ -26,13 +26,17 @@ export function markdown(figures: readonly Figure[]): string {
   return [...head, ...[...cases].map(([title, rows]) => table(title, rows))].join("\n\n");
 }
 
+/** Names that are separated by "; ", each once. */
+const distinctIn = (names: string): string => [...new Set(names.split("; "))].join("; ");
+
 function table(title: string, rows: readonly Figure[]): string {
   const lines = rows.map((figure) => {
     const { contender, threads, runtime, median, p10, p90, percent, roof } = figure;
     const share = roof ? `${percent!.toFixed(0)} % of ${digits(roof.value)} ${roof.unit}, ${roof.name}` : "";
     const marked = roof && !roof.measured ? `${share} (stored)` : share;
-    const note = disturbed(figure);
-    return `| ${contender} | ${threads} | ${digits(median)} | ${digits(p10)} to ${digits(p90)} | ${marked}${note} | ${runtime} |`;
+    const notes = [marked, disturbed(figure)].filter((note) => note !== "").join(", ");
+    const spread = p10 === p90 ? "" : `${digits(p10)} to ${digits(p90)}`;
+    return `| ${contender} | ${threads} | ${digits(median)} | ${spread} | ${notes} | ${distinctIn(runtime)} |`;
   });
   const header = ["| | threads | median | spread | roof | runtime |", "|---|---|---|---|---|---|"];
   return [`### ${title}`, "", ...header, ...lines].join("\n");
