@@ -102,7 +102,7 @@ export class GpuBackend implements Backend {
       },
       ...(whole ? tunedFused(whole) : packed?.fused),
     };
-    this.strided = ["rope", ...(packed?.strided ?? [])];
+    this.strided = ["rope", ...(whole ? (["attention", "attentionGrad"] as const) : (packed?.strided ?? []))];
     this.updates = tunes && whole ? updatesOf(tunes, whole) : (packed?.updates ?? {});
     this.info = { name: "gpu", mode: executor.mode, ...executor.info };
   }

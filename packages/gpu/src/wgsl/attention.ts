@@ -12,7 +12,7 @@ export type AttentionArray = "q" | "k" | "v" | "g";
 export interface AttentionVariant {
   readonly role: AttentionRole;
   readonly dtypes: Readonly<Record<AttentionArray, FloatDType>>;
-  /** True where D, E and all starts are multiples of 4. */
+  /** True where a head's elements lie beside one another, and D, E, all starts and other steps are multiples of 4. */
   readonly fours: boolean;
   /** Columns of the result that one call gives, from `left` on, in runs of 32. */
   readonly runs: number;
@@ -28,20 +28,29 @@ const INNER = 16;
 const INTEGERS = [
   "H",
   "G",
-  "K",
   "T",
   "S",
   "D",
   "E",
   "heads",
-  "qAt",
-  "kAt",
-  "vAt",
-  "gAt",
-  "kHead",
-  "vHead",
+  "outAt",
+  "left",
   "maskAt",
-].concat(["maskB", "maskH", "maskT", "maskS", "outAt", "left"]);
+  "maskB",
+  "maskH",
+  "maskT",
+  "maskS",
+  ...["q", "k", "v", "g"].flatMap((x) => [`${x}At`, `${x}B`, `${x}H`, `${x}Row`, `${x}Column`]),
+];
+
+/** Where the arrays begin for a query head; G of them share one of k and v. */
+export const STARTS = `
+  let key_head = head % params.H / params.G;
+  let sample = head / params.H;
+  let q_start = params.qAt + sample * params.qB + head % params.H * params.qH;
+  let k_start = params.kAt + sample * params.kB + key_head * params.kH;
+  let v_start = params.vAt + sample * params.vB + key_head * params.vH;
+  let g_start = params.gAt + sample * params.gB + head % params.H * params.gH;`;
 
 /** What each role multiplies: scores x·yᵀ over D, slopes of the weights u·wᵀ over E, the result its tile times z. */
 export const ROLES = {
@@ -61,7 +70,7 @@ export const ARRAYS = {
 
 /**
  * One pass over the scores of a head, a tile at a time: no [T, S] is ever stored, tiles where nothing is allowed are skipped, and what
- * is summed is summed in one order. q [B, H, T, D], k [B, K, S, D], v [B, K, S, E], g [B, H, T, E]; G = H / K, heads = B·H.
+ * is summed is summed in one order. Of any strides: q [B, H, T, D], k [B, K, S, D], v [B, K, S, E], g [B, H, T, E]; G = H / K, heads = B·H.
  * Dao et al. 2022, https://arxiv.org/abs/2205.14135
  */
 export function attention(variant: AttentionVariant): TunedKernel {
@@ -105,8 +114,8 @@ function quads(name: AttentionArray, dtype: FloatDType, wide: boolean) {
   const { element, declaration } = (wide ? fours : scalars)(name, dtype);
   const { rows, width } = ARRAYS[name];
   const load = wide
-    ? `if (column < params.${width}) { quad = ${name}_four(start + row * params.${width} + column); }`
-    : `for (var c = 0; c < 4; c++) { if (column + c < params.${width}) { quad[c] = ${name}_at(start + row * params.${width} + column + c); } }`;
+    ? `if (column < params.${width}) { quad = ${name}_four(start + row * params.${name}Row + column); }`
+    : `for (var c = 0; c < 4; c++) { if (column + c < params.${width}) { quad[c] = ${name}_at(start + row * params.${name}Row + (column + c) * params.${name}Column); } }`;
   return {
     element,
     declaration: `${declaration}
@@ -223,11 +232,7 @@ function bodyOf({ role, runs }: AttentionVariant): string {
   let x = lane % 8;
   let head = i32(group.z) * i32(groups.y) + i32(group.y);
   if (head >= params.heads) { return; }
-  let key_head = head / params.H * params.K + head % params.H / params.G;
-  let q_start = params.qAt + head * params.T * params.D;
-  let k_start = params.kAt + key_head * params.kHead;
-  let v_start = params.vAt + key_head * params.vHead;
-  let g_start = params.gAt + head * params.T * params.E;
+  ${STARTS}
   let mask_start = params.maskAt + head / params.H * params.maskB + head % params.H * params.maskH;
   let row = i32(group.x) * ${TILE};
   ${accumulators.map((name) => `var ${name} = vec4<f32>();`).join(" ")}

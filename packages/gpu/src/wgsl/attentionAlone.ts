@@ -1,4 +1,4 @@
-import { ARRAYS, type AttentionVariant, MASKED, ROLES, bindingsOf } from "./attention.ts";
+import { ARRAYS, type AttentionVariant, MASKED, ROLES, STARTS, bindingsOf } from "./attention.ts";
 import type { TunedKernel } from "./tunedKernel.ts";
 import { BESIDE, groupsFor } from "./walk.ts";
 
@@ -67,11 +67,7 @@ function bodyOf(role: AttentionVariant["role"], runs: number): string {
   if (place >= params.heads * params.${rows}) { return; }
   let head = place / params.${rows};
   let mine = place % params.${rows};
-  let key_head = head / params.H * params.K + head % params.H / params.G;
-  let q_start = params.qAt + head * params.T * params.D;
-  let k_start = params.kAt + key_head * params.kHead;
-  let v_start = params.vAt + key_head * params.vHead;
-  let g_start = params.gAt + head * params.T * params.E;
+  ${STARTS}
   let mask_start = params.maskAt + head / params.H * params.maskB + head % params.H * params.maskH + mine * params.mask${rows};
   let mask_step = params.mask${byQuery ? "S" : "T"};
   ${z ? `var sums : array<vec4<f32>, ${count}>;` : ""}

@@ -1,4 +1,4 @@
-import { type Backend, type OpAttrs, type View, expandLayout, rowsPerHead, sizeOf, sliceLayout } from "@neolog/tensor";
+import { type Backend, type OpAttrs, type View, expandLayout, sizeOf, sliceLayout } from "@neolog/tensor";
 import { type AttentionArray, type AttentionRole, attention as attentionKernel } from "./attention.ts";
 import { attentionAlone } from "./attentionAlone.ts";
 import { crossEntropyGradient, meanLoss, tokenLosses } from "./crossEntropy.ts";
@@ -63,12 +63,14 @@ export function tunedFused(executor: TunedExecutor): NonNullable<Backend["fused"
     const E = (views.v ?? views.g)!.layout.shape[3]!;
     const allowed = expandLayout(mask.layout, [B, H, T, S]);
     const [maskB, maskH, maskT, maskS] = allowed.strides as [number, number, number, number];
-    const headOf = (view: View | undefined): number =>
-      view ? (rowsPerHead(view.layout) ?? view.layout.shape[2]!) * view.layout.shape[3]! : 0;
+    const layouts = (["q", "k", "v", "g"] as const).map((name) => [name, views[name]?.layout] as const);
+    const steps = layouts.map(([name, layout]) => {
+      const [b, h, row, column] = layout?.strides ?? [0, 0, 0, 1];
+      return [name, { At: layout?.offset ?? 0, B: b!, H: h!, Row: row!, Column: column! }] as const;
+    });
     const sizes: Arguments = {
       H,
       G: H / K,
-      K,
       T,
       S,
       D,
@@ -77,19 +79,17 @@ export function tunedFused(executor: TunedExecutor): NonNullable<Backend["fused"
       scale,
       softcap: softcap ?? 0,
       outAt,
-      qAt: views.q.layout.offset,
-      kAt: views.k.layout.offset,
-      kHead: headOf(views.k),
-      vAt: views.v?.layout.offset ?? 0,
-      vHead: headOf(views.v),
-      gAt: views.g?.layout.offset ?? 0,
+      ...Object.fromEntries(
+        steps.flatMap(([name, each]) => Object.entries(each).map(([step, value]) => [`${name}${step}`, value])),
+      ),
       maskAt: allowed.offset,
       maskB,
       maskH,
       maskT,
       maskS,
     };
-    const fours = [D, E, sizes["qAt"]!, sizes["kAt"]!, sizes["kHead"]!, sizes["vAt"]!, sizes["vHead"]!, sizes["gAt"]!];
+    const beside = steps.every(([, { Column }]) => Column === 1);
+    const fours = [D, E, ...steps.flatMap(([, { At, B: b, H: h, Row }]) => [At, b, h, Row])];
     const width = role === "stats" ? 1 : role === "gq" || role === "gk" ? D : E;
     for (let left = 0; left < width; left += WIDEST) {
       const kernel = (executor.style === "alone" ? attentionAlone : attentionKernel)({
@@ -100,7 +100,7 @@ export function tunedFused(executor: TunedExecutor): NonNullable<Backend["fused"
           v: views.v ? dtypeOf(views.v) : "float32",
           g: views.g ? dtypeOf(views.g) : "float32",
         },
-        fours: fours.every((x) => x % 4 === 0),
+        fours: beside && fours.every((x) => x % 4 === 0),
         runs: Math.ceil(Math.min(WIDEST, width - left) / 32),
       });
       const buffers: Record<string, View["buffer"] | undefined> = {

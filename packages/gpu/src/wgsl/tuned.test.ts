@@ -251,6 +251,44 @@ describe.skipIf(typeof devices.shared === "string").each(STYLES)("tuned WGSL ker
     });
   });
 
+  test("attention, and its gradients, where the arrays lie as a model's projections leave them", async () => {
+    const [B, H, T, D] = [2, 4, 9, 8];
+    const heads = (t: Tensor): Tensor => permute(reshape(t, [B, T, H, D]), [0, 2, 1, 3]);
+    const [q, k, v, g] = [1, 2, 3, 4].map((seed) => heads(wave([B, T, H * D], seed))) as [
+      Tensor,
+      Tensor,
+      Tensor,
+      Tensor,
+    ];
+    const transposed = transpose(contiguous(transpose(k)));
+    const causal = tensor(
+      Int32Array.from({ length: T * T }, (_, i) => Number(i % T <= Math.floor(i / T))),
+      [T, T],
+      "int32",
+      reference,
+    );
+    const attrs = { scale: 0.4, softcap: null };
+    const wanted = [true, true, true] as const;
+    for (const keys of [k, transposed]) {
+      const views = [q, keys, v, transpose(causal), g].map((x) => onDevice(x));
+      const allowed = transpose(causal);
+      const forward = dense([B, H, T, D]);
+      fused.attention!(forward, views.slice(0, 4), attrs);
+      await close(forward, attention(exact(q), exact(keys), exact(v), allowed, attrs), 2e-6);
+      const backward = dense([3 * B * H * T * D]);
+      fused.attentionGrad!(backward, views, { ...attrs, wanted });
+      const parts = attentionGrad(exact(q), exact(keys), exact(v), allowed, exact(g), { ...attrs, wanted });
+      await close(
+        backward,
+        cat(
+          parts.map((x) => reshape(x!, [x!.size])),
+          0,
+        ),
+        2e-5,
+      );
+    }
+  });
+
   test("attention over heads wider than the registers hold", async () => {
     const [q, k, v] = [wave([1, 1, 3, 4], 1), wave([1, 1, 5, 4], 2), wave([1, 1, 5, 260], 3)];
     const allowed = tensor(new Int32Array(5).fill(1), [1, 5], "int32", reference);
