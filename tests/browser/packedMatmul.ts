@@ -2,7 +2,7 @@ import { type Backend, Scope, type Tensor, matmul, openBackend, randn, slice, tr
 import { expectClose } from "@neolog/tensor/testing";
 import { describe, test } from "vitest";
 
-/** [batch, m, k, n]: whole texels, and one short of them. */
+/** [batch, m, k, n]: whole texels, and some short of them. */
 const SIZES = [
   [1, 8, 8, 8],
   [3, 5, 36, 68],
@@ -10,6 +10,11 @@ const SIZES = [
   [1, 33, 100, 4],
   [2, 3, 7, 8],
   [2, 3, 8, 7],
+  [1, 6, 33, 5],
+  [2, 5, 130, 9],
+  [1, 1, 6, 4],
+  [1, 1, 8, 7],
+  [2, 1, 6, 7],
 ] as const;
 
 /** Products whose operands lie in whole texels, in rows or in columns, from the start of their buffer or not. */

@@ -10,7 +10,7 @@ import {
 } from "@neolog/tensor";
 import { type Executor, type Kernel, array, int } from "../kernel.ts";
 import { cached } from "./cached.ts";
-import { interleaved, type Packed, packedFor, packedMatmul } from "../webgl2/matmul.ts";
+import { LOOK_UP, ROW_BY_ROW, interleaved, type Packed, packedFor, packedMatmul } from "../webgl2/matmul.ts";
 import { coordinate } from "./pointwise.ts";
 
 /** Products that are summed before they join the total: rounding grows with K / BLOCK + BLOCK, not with K. */
@@ -21,7 +21,11 @@ export function matmul(executor: Executor, out: View, a: View, b: View): void {
   const { kernel, args, byRows, length, M, N } = productOf(executor, out, a, b);
   if (!byRows) return executor.run({ kernel, args, out });
   inFours(executor, { kernel, args, length }, (rows) =>
-    executor.run({ kernel: INTERLEAVE, args: [...rows, Math.ceil(M / 4), M, N], out }),
+    executor.run({
+      kernel: N % 4 === 0 ? INTERLEAVE : INTERLEAVE_RAGGED,
+      args: [...rows, Math.ceil(M / 4), M, N],
+      out,
+    }),
   );
 }
 
@@ -29,7 +33,8 @@ export function matmul(executor: Executor, out: View, a: View, b: View): void {
 export function addMatmul(executor: Executor, out: View, a: View, b: View, factor: View): boolean {
   const { buffer, layout } = out;
   const { kernel, args, byRows, length, M, N } = productOf(executor, out, a, b);
-  if (!byRows || layout.shape.length !== 2 || !isContiguous(layout) || layout.offset % 4 !== 0) return false;
+  if (!byRows || N % 4 !== 0 || layout.shape.length !== 2 || !isContiguous(layout) || layout.offset % 4 !== 0)
+    return false;
   const old = [buffer, layout.offset, factor.buffer, factor.layout.offset, factor.layout.strides[0]!];
   inFours(executor, { kernel, args, length }, (rows) =>
     executor.run({ kernel: INTERLEAVE_AND_ADD, args: [...rows, Math.ceil(M / 4), M, N, ...old], out }),
@@ -65,11 +70,13 @@ function productOf(executor: Executor, out: View, a: View, b: View) {
   };
   const operands = [...operand(a, 1), ...operand(b, 2)];
   const packed = executor.runRows ? packedOf(a, b, nest, [M, N, K]) : null;
+  const way = packed ? [String(packed.rows), packed.a, packed.b, packed.ragged ? "ragged" : ""] : [];
+  const columns = packed ? 4 * Math.ceil(N / 4) : N;
   return {
-    kernel: kernelOf(String(sizes.length), ...(packed ? [String(packed.rows), packed.a, packed.b] : [])),
-    args: [...operands, K, Math.ceil(K / BLOCK), ...sizes.slice(1), M, N],
+    kernel: kernelOf(String(sizes.length), ...way),
+    args: [...operands, K, Math.ceil(K / BLOCK), ...sizes.slice(1), M, columns],
     byRows: packed?.rows === 4,
-    length: sizeOf(batch) * Math.ceil(M / 4) * N,
+    length: sizeOf(batch) * Math.ceil(M / 4) * columns,
     M,
     N,
   };
@@ -84,7 +91,8 @@ function packedOf(
   const others = ({ layout }: View, i: number): number[] => [layout.offset, ...nest.strides[i]!, nest.steps[i]!];
   const [aRow, aColumn] = a.layout.strides.slice(-2) as [number, number];
   const [bRow, bColumn] = b.layout.strides.slice(-2) as [number, number];
-  return packedFor({ M, N, K, aRow, aColumn, aOthers: others(a, 1), bRow, bColumn, bOthers: others(b, 2) });
+  const batches = nest.sizes.reduce((n, size) => n * size, nest.n);
+  return packedFor({ batches, M, N, K, aRow, aColumn, aOthers: others(a, 1), bRow, bColumn, bOthers: others(b, 2) });
 }
 
 const batchOf = (layout: View["layout"], batch: Shape): View["layout"] =>
@@ -93,7 +101,7 @@ const batchOf = (layout: View["layout"], batch: Shape): View["layout"] =>
     batch,
   );
 
-const kernelOf = cached((rankText, rows, a, b): Kernel => {
+const kernelOf = cached((rankText, rows, a, b, ragged): Kernel => {
   const rank = Number(rankText);
   const axes = Array.from({ length: rank }, (_, axis) => axis);
   const parametersOf = (name: string) => [
@@ -106,7 +114,7 @@ const kernelOf = cached((rankText, rows, a, b): Kernel => {
     [`${name}Offset`, ...axes.map((axis) => `${at(axis)} * ${name}Batch${axis}`)].join(" + ");
   const p = `(block * ${BLOCK} + i)`;
   return {
-    key: ["matmul", rank, rows, a, b].filter((x) => x !== undefined).join(" "),
+    key: ["matmul", rank, rows, a, b, ragged].filter((x) => x !== undefined).join(" "),
     parameters: [
       ...parametersOf("a"),
       ...parametersOf("b"),
@@ -129,7 +137,13 @@ const kernelOf = cached((rankText, rows, a, b): Kernel => {
       return total;`,
     ...(rows === undefined
       ? {}
-      : { [rows === "4" ? "glslRows" : "glsl"]: packedMatmul({ rows: Number(rows), a, b } as Packed, rank, BLOCK) }),
+      : {
+          [rows === "4" ? "glslRows" : "glsl"]: packedMatmul(
+            { rows: Number(rows), a, b, ragged: ragged !== "" } as Packed,
+            rank,
+            BLOCK,
+          ),
+        }),
   };
 });
 
@@ -145,7 +159,15 @@ const INTERLEAVE: Kernel = {
   glsl: interleaved(),
 };
 
-/** The same beside what was there, times a number for each row. */
+const INTERLEAVE_RAGGED: Kernel = {
+  ...INTERLEAVE,
+  key: "interleave ragged",
+  body: "return 0;",
+  glsl: ROW_BY_ROW,
+  glslFunctions: LOOK_UP,
+};
+
+/** INTERLEAVE beside what was there, times a number for each row. */
 const INTERLEAVE_AND_ADD: Kernel = {
   key: "interleave and add",
   parameters: [
