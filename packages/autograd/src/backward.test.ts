@@ -185,6 +185,30 @@ describe("frozen weights", () => {
   });
 });
 
+describe("products of one tensor by frozen weights", () => {
+  /** x + x·A + x·B + x·C of x [2, 3, 40], and ∂/∂x for a given gradient. */
+  async function found(name: "wasm" | "reference"): Promise<{ gx: number[]; given: number[]; before: number[] }> {
+    const backend = await openBackend(name);
+    using _scope = new Scope();
+    const x = parameter(randn([2, 3, 40], 1, "float32", backend));
+    const weights = [2, 3, 4].map((seed) => randn([40, 40], seed, "float32", backend));
+    const y = weights.reduce((total, w) => add(total, matmul(mul(x, 2), w)), mul(x, 1));
+    const given = randn([2, 3, 40], 5, "float32", backend);
+    const before = [...given.dataSync()];
+    backward(
+      weights.reduce((total, w) => add(total, matmul(x, w)), y),
+      given,
+    );
+    return { gx: gradOf(x), given: [...given.dataSync()], before };
+  }
+
+  test("add up in place, and change no gradient that others see", async () => {
+    const [wasm, reference] = [await found("wasm"), await found("reference")];
+    wasm.gx.forEach((g, i) => expect(g).toBeCloseTo(reference.gx[i]!, 3));
+    expect(wasm.given).toEqual(wasm.before);
+  });
+});
+
 describe("checkpoint", () => {
   const w = randn([3, 3], 1);
   const b = randn([3], 2);

@@ -3,11 +3,14 @@ import {
   type OpName,
   Scope,
   ShapeError,
+  type Source,
   type Tensor,
   add,
+  addMatmul,
   detach,
   onesLike,
   sameShape,
+  transpose,
   untracked,
 } from "@neolog/tensor";
 import { VJP } from "./vjp/index.ts";
@@ -105,6 +108,7 @@ function topological(root: Tensor, stop: ReadonlySet<Tensor>): Tensor[] {
 function propagate(y: Tensor, g: Tensor, grads: Map<Tensor, Tensor>): void {
   using scope = new Scope();
   const { op, inputs, attrs } = y.source!;
+  if (addProduct(y.source!, g, grads, scope)) return;
   const rule = VJP[op] as Vjp<OpName>;
   const gradients = rule({ inputs, attrs, y }, g);
   inputs.forEach((x, i) => {
@@ -115,4 +119,16 @@ function propagate(y: Tensor, g: Tensor, grads: Map<Tensor, Tensor>): void {
     grads.set(x, scope.keep(known ? add(known, summed) : detach(summed))); // a rule may answer several inputs with one tensor
     known?.dispose();
   });
+}
+
+/** Adds the gradient of a product by a frozen matrix to one that is there already, in place where only this walk sees it; false elsewhere. */
+function addProduct({ op, inputs }: Source, g: Tensor, grads: Map<Tensor, Tensor>, scope: Scope): boolean {
+  if (op !== "matmul") return false;
+  const [a, b] = inputs as readonly [Tensor, Tensor];
+  const known = grads.get(a);
+  if (!known || b.tracked || !addMatmul(known, g, transpose(b))) return false;
+  // a tensor of its own: what is known of the old one's parts no longer holds
+  grads.set(a, scope.keep(detach(known)));
+  known.dispose();
+  return true;
 }

@@ -17,6 +17,9 @@ class Storage {
     this.backend = backend;
     this.buffer = buffer;
   }
+  get shared(): boolean {
+    return this.#users > 1;
+  }
   retain(): void {
     this.#users++;
   }
@@ -75,6 +78,10 @@ export class Tensor {
   /** How often `assign` or an optimizer wrote into the buffer, through this tensor or another that sees it. */
   get version(): number {
     return this.#storage.version;
+  }
+  /** Whether another tensor sees the buffer. */
+  get shared(): boolean {
+    return this.#storage.shared;
   }
   /** Counts a write into the buffer. */
   written(): void {

@@ -9,7 +9,7 @@ import type { MemoryReport, Placement, WasmBuffer } from "./heap.ts";
 import { describeBackend } from "./info.ts";
 import { copy } from "./kernels/copy.ts";
 import { ROWS_ANYWHERE, fusedKernels } from "./kernels/fused.ts";
-import { matmul } from "./kernels/matmul.ts";
+import { addMatmul, matmul } from "./kernels/matmul.ts";
 import { pointwise } from "./kernels/pointwise.ts";
 import { reduce } from "./kernels/reduce.ts";
 import { addRows, takeRows } from "./kernels/rows.ts";
@@ -99,6 +99,9 @@ export class WasmBackend implements Backend {
   }
   matmul(out: View, a: View, b: View): void {
     if (!matmul(this.#engine, out, a, b)) plain.matmul(out, a, b);
+  }
+  addMatmul(out: View, a: View, b: View): boolean {
+    return addMatmul(this.#engine, out, a, b);
   }
   takeRows(out: View, table: View, ids: View): void {
     if (!takeRows(this.#engine, out, table, ids)) plain.takeRows(out, table, ids);

@@ -1,9 +1,10 @@
 import fc from "fast-check";
-import { describe, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { tensor } from "../../create.ts";
 import type { DType } from "../../dtype.ts";
-import { matmul, matmulT } from "../../ops/matmul.ts";
-import { abs } from "../../ops/pointwise.ts";
+import { addMatmul, matmul, matmulT } from "../../ops/matmul.ts";
+import { reshape } from "../../ops/movement.ts";
+import { abs, add } from "../../ops/pointwise.ts";
 import { broadcastable, drawn, ordinary, shapes, sizes, withSpecials } from "../arbitraries.ts";
 import { type Bench, agree, always, elements } from "../bench.ts";
 import type { Drawn } from "../arbitraries.ts";
@@ -46,6 +47,27 @@ export function matmulSuite(bench: Bench): void {
       ["bfloat16", "float16"],
     ] as const)("of %s and %s", async (a, b) => {
       await always(product(ordinary, [a, b]), ([x, y]) => agreeOnProduct(x, y), 40);
+    });
+    test("added to what is there, in place where the backend can", async () => {
+      const some = fc.oneof(lengths, fc.integer({ min: 380, max: 390 }));
+      const choice = fc
+        .tuple(shapes(1, 2), some, lengths)
+        .chain(([lead, k, n]) =>
+          fc.tuple(drawn([...lead, n], ordinary), drawn([...lead, k], ordinary), drawn([k, n], ordinary, "bfloat16")),
+        );
+      await always(choice, ([sum, a, b]) =>
+        agree(
+          bench,
+          (backend) => {
+            const [x, y, total] = [a.on(backend), b.on(backend), add(sum.on(backend), 0)];
+            const seen = reshape(total, [total.size]);
+            expect(addMatmul(total, x, y)).toBe(false); // somebody else sees it
+            seen.dispose();
+            return addMatmul(total, x, y) ? total : add(total, matmul(x, y));
+          },
+          { absolute: 400 * bench.tolerances.sums * 16, relative: bench.tolerances.sums },
+        ),
+      );
     });
     test("across the edges of blocks", async () => {
       for (const [m, k, n] of [

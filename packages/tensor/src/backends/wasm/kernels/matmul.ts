@@ -55,6 +55,16 @@ export function matmul(engine: Engine, out: View, a: View, b: View): boolean {
   return true;
 }
 
+/** out += a·b for matrices of more than one row and column, in the memory of b; false, and nothing done, for others. */
+export function addMatmul(engine: Engine, out: View, a: View, b: View): boolean {
+  const [m, n] = out.layout.shape as [number, number];
+  const k = a.layout.shape.at(-1)!;
+  const here = memoryOf(out) === memoryOf(b) && out.layout.strides.at(-1) === 1;
+  if (m < 2 || n < 2 || k === 0 || !here) return false;
+  multiply(engine, matrices(out)[0]!, matrices(a)[0]!, matrices(b)[0]!, { m, n, k }, true);
+  return true;
+}
+
 function matrices(view: View): Matrix[] {
   const { dtype, address } = view.buffer as WasmBuffer;
   const bytes = BYTES_PER_ELEMENT[dtype];
@@ -68,7 +78,7 @@ function matrices(view: View): Matrix[] {
   }));
 }
 
-function multiply(engine: Engine, c: Matrix, a: Matrix, b: Matrix, sizes: Sizes): void {
+function multiply(engine: Engine, c: Matrix, a: Matrix, b: Matrix, sizes: Sizes, add = false): void {
   const { m, n, k } = sizes;
   if (m === 0 || n === 0) return;
   if (m === 1 && vectorTimes(engine, c, a, b, { n, k })) return;
@@ -77,7 +87,7 @@ function multiply(engine: Engine, c: Matrix, a: Matrix, b: Matrix, sizes: Sizes)
   const height = upTo(EVERY_TILE, m / Math.ceil(m / ROWS_AT_ONCE));
   for (let row = 0; row < m; row += height) {
     const rows = { ...sizes, m: Math.min(height, m - row) };
-    packedTimes(engine, fromRow(c, row), fromRow(a, row), b, rows);
+    packedTimes(engine, fromRow(c, row), fromRow(a, row), b, rows, add);
   }
 }
 
@@ -85,10 +95,10 @@ const transposed = (x: Matrix): Matrix => ({ ...x, rowStep: x.columnStep, column
 const fromRow = (x: Matrix, row: number): Matrix => ({ ...x, address: x.address + row * x.rowStep });
 
 /**
- * C = A·B, a block of k after the other, so that what is packed of A is used while it is in a cache. B is read where it lies, since
+ * C = A·B, or C + A·B where `add`, a block of k after the other, so that what is packed of A is used while it is in a cache. B is read where it lies, since
  * weights may be in a memory of their own.
  */
-function packedTimes(engine: Engine, c: Matrix, a: Matrix, b: Matrix, { m, n, k }: Sizes): void {
+function packedTimes(engine: Engine, c: Matrix, a: Matrix, b: Matrix, { m, n, k }: Sizes, add: boolean): void {
   if (m * n * k >= WORTH_CALIBRATING) calibrate(engine);
   const { tile, pool } = engine;
   const { rows } = TILES[tile];
@@ -109,7 +119,7 @@ function packedTimes(engine: Engine, c: Matrix, a: Matrix, b: Matrix, { m, n, k 
         });
         const left = { memory: a.memory, address: packed, rowStep: 0, rows: 1, columns: length };
         const right = b.address + first * b.rowStep;
-        const accumulate = first > 0 ? 1 : 0;
+        const accumulate = add || first > 0 ? 1 : 0;
         readIn(engine, b.memory, left, (leftAddress) =>
           engine.run(
             multiplyB,
