@@ -29,6 +29,10 @@ export interface Figure {
   readonly commit: string;
 }
 
+/** The name of a case's figure. */
+export const nameOfFigure = ({ kernel, dtype }: { readonly kernel: string; readonly dtype?: string }): string =>
+  dtype ? `${kernel} ${dtype}` : kernel;
+
 export type Spread = Pick<Figure, "median" | "min" | "p10" | "p90">;
 
 /** Median, minimum and the tenth and ninetieth percentile, by linear interpolation. */

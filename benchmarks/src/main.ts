@@ -42,11 +42,21 @@ const ALL: readonly (readonly [bench: string, filter?: string])[] = [
   ["memory", "steps"],
 ];
 
+/** A part that fails is named, and the others go on: nobody watches a run of hours. */
 async function benchAll(options: Options, report: Report): Promise<void> {
-  for (const [name, filter] of ALL) {
-    report.note(`\n== ${name} ${filter ?? ""}`);
-    await BENCHES[name]!({ ...options, all: true, filter: filter === undefined ? [] : [filter] }, report);
+  const failed: string[] = [];
+  for (const [name, filter = ""] of ALL) {
+    report.note(`\n== ${name} ${filter}`);
+    try {
+      await BENCHES[name]!({ ...options, all: true, filter: filter === "" ? [] : [filter] }, report);
+    } catch (error) {
+      failed.push(`${name} ${filter}: ${(error as Error).message}`);
+      report.note(`FAILED: ${(error as Error).stack}`);
+    }
   }
+  if (failed.length === 0) return;
+  report.note(`\nfailed: ${failed.join("; ")}`);
+  process.exitCode = 1;
 }
 
 /** The bars that the figures tell something of; the exit code is 1 where one is missed. Quick figures are none. */

@@ -1,6 +1,6 @@
 import { appendFileSync, existsSync, readFileSync } from "node:fs";
 import { type Case, nameOf } from "./case.ts";
-import { type Figure, type Roof, linesOf, spreadOf } from "./figure.ts";
+import { type Figure, type Roof, linesOf, nameOfFigure, spreadOf } from "./figure.ts";
 import { commit, machine } from "./machine.ts";
 import type { Options } from "./options.ts";
 import { racesOf } from "./report/races.ts";
@@ -80,7 +80,7 @@ export class Report {
     const spread = spreadOf(ns.map((each) => inUnit(c, each)));
     const rate = c.amount / spreadOf(ns).median;
     return {
-      name: c.dtype ? `${c.kernel} ${c.dtype}` : c.kernel,
+      name: nameOfFigure(c),
       shape: c.shape,
       ...who,
       unit: c.unit,

@@ -1,6 +1,8 @@
 import { type Case, matches, nameOf } from "../case.ts";
 import { ours, peers, startAll } from "../contenders.ts";
 import { checkpointFolder } from "../step/checkpoint.ts";
+import { nameOfFigure } from "../figure.ts";
+import { runtimeOf } from "../machine.ts";
 import type { Options } from "../options.ts";
 import { type Result, race } from "../race.ts";
 import type { Report } from "../report.ts";
@@ -16,11 +18,13 @@ export async function benchKernels(options: Options, report: Report): Promise<vo
   const loads = matches("fromPretrained", filter);
   const { dir, bytes } = loads ? checkpointFolder("gpt2") : { dir: "", bytes: 0 };
   const cases = casesLeft(filter, dir, bytes);
+  const runtime = runtimeOf(options.node);
   const roofs = await Roofs.measure(options);
   for (const line of roofs.lines()) report.note(line);
   const contenders = await startAll([...ours(options), ...peers(options)], options);
   try {
     for (const c of cases) {
+      if (report.has(nameOfFigure(c), c.shape, runtime)) continue;
       const results = await race(c, contenders, options);
       if (c.kernel === "forkJoin" || c.kernel === "wakeUp") addForkJoin(report, c, results);
       else report.add(c, results, roofs);

@@ -2,6 +2,7 @@ import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { freemem } from "node:os";
 import { fileURLToPath } from "node:url";
+import { runtimeOf } from "../machine.ts";
 import { type Options, UsageError } from "../options.ts";
 import type { Report } from "../report.ts";
 import { SHAPES, type Shape, type ShapeName } from "../step/shapes.ts";
@@ -39,6 +40,7 @@ export function benchHeadline(options: Options, report: Report): void {
   const shape: Shape = SHAPES[name];
   const threads = Math.max(...options.threads);
   const size = [shape.batch, shape.length, shape.tokens];
+  if (report.has(`memory ${name} differences`, size, runtimeOf(options.node))) return;
   const add = (figure: string, contender: string, runtime: string, bytes: number): void => {
     report.note(`${figure}  [MiB]`);
     report.addBytes(`memory ${name} ${figure}`, size, { contender, threads, runtime }, bytes);

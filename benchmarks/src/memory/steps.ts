@@ -2,6 +2,7 @@ import type { PretrainedConfig } from "@neolog/models";
 import { execFileSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { spreadOf } from "../figure.ts";
+import { runtimeOf } from "../machine.ts";
 import type { Options } from "../options.ts";
 import type { Report } from "../report.ts";
 
@@ -98,8 +99,10 @@ export function benchManySteps(options: Options, report: Report): void {
   const words = options.quick ? [...options.filter, "tiny"] : options.filter;
   for (const run of RUNS.filter(({ shape }) => words.every((word) => word === "steps" || shape === word))) {
     const threads = Math.max(...options.threads);
-    const { runtime, milliseconds, samples } = measured(options.node, run, threads, steps);
     const name = `${run.shape}, ${steps} steps, garbage ${run.collected ? "collected" : "left to V8"}${run.reuse ? ", reuse" : ""}`;
+    const measuredLast = `${name}: ${run.bound === null ? "objects at the end" : "grown"}`;
+    if (report.has(measuredLast, [steps], runtimeOf(options.node))) continue;
+    const { runtime, milliseconds, samples } = measured(options.node, run, threads, steps);
     const from = run.reuse ? WARM.reuse : WARM.plain;
     report.note(`\n${name}`);
     const warm = samples.find(({ step }) => step >= from)!;
