@@ -39,6 +39,7 @@ export function Training({ session, onTrain, onStop }: Props) {
             <Figure name="memory" value={last ? `${(last.bytes / 1e6).toFixed(1)} MB` : "–"} />
           </dl>
           <p role="status" class="quiet">
+            {training && steps.length === 0 && "Preparing the first step…"}
             {trained &&
               `${trained.whole ? "Trained" : "Stopped"} after ${steps.length} steps: the loss went from ${steps[0]?.loss.toFixed(3)} to ${last?.loss.toFixed(3)}.`}
           </p>
