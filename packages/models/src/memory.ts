@@ -14,7 +14,7 @@ export interface MemoryEstimate {
 const FLOAT = 4;
 
 /** Columns of logits that a loss forms at a time. */
-const CHUNK = 2048;
+const CHUNK = 3072;
 
 /**
  * What a sequence of `tokens` takes beside the weights, from the shapes of the modules alone. A gradient reads the input of every norm
