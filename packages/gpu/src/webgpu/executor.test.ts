@@ -39,6 +39,9 @@ import { openGpu } from "../open.ts";
 import { Recorder } from "./recorder.ts";
 import { whyNoWebGpu } from "./testing.ts";
 
+/** Columns of logits that linearCrossEntropy looks at together. */
+const BLOCK = 3072;
+
 const why = await whyNoWebGpu();
 const open = (options = {}): Promise<GpuBackend> => openGpu({ mode: "webgpu", allowSoftware: true, ...options });
 
@@ -211,11 +214,11 @@ describe.skipIf(why)(`webgpu${why ? `: ${why}` : ""}`, () => {
     test("three kernels a block of columns, two without a gradient", async () => {
       using _scope = new Scope();
       const gpu = await open({ style });
-      const [small, large] = [2048, 3 * 2048].map((size) => {
+      const [small, large] = [BLOCK, 3 * BLOCK].map((size) => {
         const hidden = rand([N, D], 1, "float32", gpu);
         const weight = rand([size, D], 2, "float32", gpu);
         const targets = intTensor(
-          ids.map((id) => id % 2048),
+          ids.map((id) => id % BLOCK),
           [N],
           gpu,
         );
@@ -265,12 +268,12 @@ describe.skipIf(why)(`webgpu${why ? `: ${why}` : ""}`, () => {
 
   test("parts of an array in several buffers go through tuned kernels, those on an edge through others", async () => {
     using _scope = new Scope();
-    const [N, D, V] = [4, 8, 3 * 2048];
-    const ids = Int32Array.of(0, 2047, 2048, V - 1);
+    const [N, D, V] = [4, 8, 3 * BLOCK];
+    const ids = Int32Array.of(0, BLOCK - 1, BLOCK, V - 1);
     // two blocks of columns in a buffer, or a block and a half: the product of what is on the edge joins the others by an op of its own
     for (const [maxBindingBytes, kernels] of [
-      [2 * 2048 * D * 4, 6],
-      [1.5 * 2048 * D * 4, 7],
+      [2 * BLOCK * D * 4, 6],
+      [1.5 * BLOCK * D * 4, 7],
     ] as const) {
       const [small, whole] = [await open({ maxBindingBytes }), await open()];
       const results = [small, whole].map((gpu) => {
@@ -284,7 +287,7 @@ describe.skipIf(why)(`webgpu${why ? `: ${why}` : ""}`, () => {
           return [gpu.dispatches - before, [loss, hiddenGrad!]];
         };
         const [all, found] = counted(table);
-        const [first] = counted(slice(table, 0, 0, 2048));
+        const [first] = counted(slice(table, 0, 0, BLOCK));
         return { found, more: all - first };
       });
       expect(results.map(({ more }) => more)).toEqual([kernels, 6]);
