@@ -52,7 +52,7 @@ const inOnePiece = (executor: Executor & TunedExecutor): TunedExecutor => ({
 const updatesOf = (executor: TunedExecutor, whole: TunedExecutor): NonNullable<Backend["updates"]> => ({
   adamw: (arrays, numbers) => void whole.runTuned(adamwCall(arrays, numbers)),
   lookAtLogits: (arrays, numbers) => void whole.runTuned(lookAtCall(arrays, numbers, whole.style)),
-  addMatmul: (out, a, b, factor) => multiplied(executor, out, a, b, factor),
+  addMatmul: (out, a, b, factor) => factor !== null && multiplied(executor, out, a, b, factor),
 });
 
 /** True where a tuned kernel multiplies: not for many batch axes, nor where an operand lies in several buffers. */

@@ -54,8 +54,6 @@ export interface Backend {
   reduce(reduction: Reduction, out: View, x: View): void;
   /** out[…, i, j] = Σ_p a[…, i, p]·b[…, p, j]; a and b are expanded to out's batch axes; any may be bfloat16 or float16. */
   matmul(out: View, a: View, b: View): void;
-  /** out += a·b for matrices, in place; false, and nothing done, where it cannot. Absent: never. */
-  addMatmul?(out: View, a: View, b: View): boolean;
   /** out[i] = table[ids[i]]; a negative id gives a row of zeros. table [V, D] of any float dtype, ids int32 [n], out [n, D]. */
   takeRows(out: View, table: View, ids: View): void;
   /** out[ids[i]] += rows[i] in ascending i; negative ids are skipped. out [V, D], rows [n, D]. */
@@ -80,8 +78,8 @@ export interface Backend {
   readonly updates?: {
     readonly adamw?: (arrays: AdamWArrays<View>, numbers: AdamWNumbers) => void;
     readonly lookAtLogits?: (arrays: LogitsArrays<View>, numbers: LogitsNumbers) => void;
-    /** out = out·factor + a·b, factor [m, 1] of any strides. False, and nothing done, where these arrays cannot be taken. */
-    readonly addMatmul?: (out: View, a: View, b: View, factor: View) => boolean;
+    /** out = out·factor + a·b of matrices, factor [m, 1] of any strides or null for 1. False, and nothing done, where it cannot. */
+    readonly addMatmul?: (out: View, a: View, b: View, factor: View | null) => boolean;
   };
   /**
    * Compiles the kernels that `run` calls, without stopping the thread, for backends that would do so at their first call. Arrays stay as

@@ -16,6 +16,6 @@ export const packedFused = (executor: RowsExecutor): Required<Pick<Backend, "fus
   updates: {
     adamw: (arrays, numbers) => adamwInPlace(executor, arrays, numbers),
     lookAtLogits: (arrays, numbers) => lookAtLogits(executor, arrays, numbers),
-    addMatmul: (out, a, b, factor) => addMatmul(executor, out, a, b, factor),
+    addMatmul: (out, a, b, factor) => factor !== null && addMatmul(executor, out, a, b, factor),
   },
 });

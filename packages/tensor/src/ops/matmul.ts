@@ -68,7 +68,7 @@ export function addMatmul(sum: Tensor, a: Tensor, b: Tensor): boolean {
   if (b.shape.length !== 2 || !rows || sum.shared || !isContiguous(layout) || sum.dtype !== "float32") return false;
   const out = { buffer, layout: contiguousLayout([rows.shape[0]!, b.shape[1]!], layout.offset) };
   const [left, right] = [{ buffer: a.view("addMatmul").buffer, layout: rows }, b.view("addMatmul")];
-  return sum.backend.addMatmul?.(out, left, right) ?? false;
+  return sum.backend.updates?.addMatmul?.(out, left, right, null) ?? false;
 }
 
 /** x [..., in] · wᵀ, w [out, in] → [..., out]: PyTorch's linear without bias. */

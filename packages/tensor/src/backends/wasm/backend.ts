@@ -27,6 +27,9 @@ export class WasmBackend implements Backend {
   readonly dtypes: readonly DType[] = ["float32", "int32", "bfloat16", "float16"];
   readonly fused: NonNullable<Backend["fused"]>;
   readonly rowsAnywhere = ROWS_ANYWHERE;
+  readonly updates: NonNullable<Backend["updates"]> = {
+    addMatmul: (out, a, b, factor) => factor === null && addMatmul(this.#engine, out, a, b),
+  };
   readonly #engine: Engine;
   readonly #asked: number | null;
   readonly #flags: readonly string[];
@@ -99,9 +102,6 @@ export class WasmBackend implements Backend {
   }
   matmul(out: View, a: View, b: View): void {
     if (!matmul(this.#engine, out, a, b)) plain.matmul(out, a, b);
-  }
-  addMatmul(out: View, a: View, b: View): boolean {
-    return addMatmul(this.#engine, out, a, b);
   }
   takeRows(out: View, table: View, ids: View): void {
     if (!takeRows(this.#engine, out, table, ids)) plain.takeRows(out, table, ids);
