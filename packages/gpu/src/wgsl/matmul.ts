@@ -1,4 +1,4 @@
-import { type FloatDType, fours, scalars } from "./elements.ts";
+import { type Element, type FloatDType, fours, scalars } from "./elements.ts";
 import type { TunedKernel } from "./tunedKernel.ts";
 
 /** The axis of an operand that is read four elements at a time: the product's row or column, the inner one, or none. */
@@ -34,7 +34,7 @@ const INNER = 16;
 
 const operandArguments = (x: string): string[] => [`${x}At`, `${x}Outer`, `${x}Inner`, `${x}0`, `${x}1`, `${x}2`];
 
-export const INTEGERS = ["m", "n", "k", "d1", "d2", ...operandArguments("a"), ...operandArguments("b")].concat([
+const INTEGERS = ["m", "n", "k", "d1", "d2", ...operandArguments("a"), ...operandArguments("b")].concat([
   "cAt",
   "cRow",
   "cColumn",
@@ -43,8 +43,21 @@ export const INTEGERS = ["m", "n", "k", "d1", "d2", ...operandArguments("a"), ..
   "c2",
 ]);
 
-/** What a kernel that `adds` has beside. */
-export const FACTOR = { array: { name: "factor", element: "f32" }, integers: ["factorAt", "factorRow"] } as const;
+/** What a product reads and writes, its operands by these elements; a kernel that `adds` reads a factor for each row beside. */
+export const signatureOf = (
+  { stores, adds }: Pick<Product, "stores" | "adds">,
+  a: Element,
+  b: Element,
+): Pick<TunedKernel, "arrays" | "result" | "integers" | "floats"> => ({
+  arrays: [
+    { name: "a", element: a },
+    { name: "b", element: b },
+    ...(adds ? [{ name: "factor", element: "f32" as const }] : []),
+  ],
+  result: stores ? "vec4<f32>" : "f32",
+  integers: adds ? [...INTEGERS, "factorAt", "factorRow"] : INTEGERS,
+  floats: [],
+});
 
 /** What is stored at index `at` of c, in this row. */
 export const storedValue = (adds: boolean | undefined, at: string, row: string, value: string): string =>
@@ -70,14 +83,7 @@ export function matmul({ a, b, stores, adds, tile }: MatmulVariant): TunedKernel
       size,
       ...(adds ? ["adds"] : []),
     ].join(":"),
-    arrays: [
-      { name: "a", element: loads[0].element },
-      { name: "b", element: loads[1].element },
-      ...(adds ? [FACTOR.array] : []),
-    ],
-    result: stores ? "vec4<f32>" : "f32",
-    integers: adds ? [...INTEGERS, ...FACTOR.integers] : INTEGERS,
-    floats: [],
+    ...signatureOf({ stores, adds }, loads[0].element, loads[1].element),
     workgroup: [lanes, 1, 1],
     declarations: [
       ...loads.map((load) => load.declaration),

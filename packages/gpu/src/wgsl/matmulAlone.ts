@@ -1,5 +1,5 @@
 import { fours, scalars } from "./elements.ts";
-import { FACTOR, INTEGERS, type Operand, type Product, STARTS, storedValue } from "./matmul.ts";
+import { type Operand, type Product, STARTS, signatureOf, storedValue } from "./matmul.ts";
 import type { TunedKernel } from "./tunedKernel.ts";
 
 /** Lanes of a workgroup, beside one another along the columns: all read the same elements of a at a time. */
@@ -28,14 +28,7 @@ export function matmulAlone({ a, b, stores, adds }: Product, m: number): TunedKe
       rows,
       ...(adds ? ["adds"] : []),
     ].join(":"),
-    arrays: [
-      { name: "a", element: loads[0].element },
-      { name: "b", element: loads[1].element },
-      ...(adds ? [FACTOR.array] : []),
-    ],
-    result: stores ? "vec4<f32>" : "f32",
-    integers: adds ? [...INTEGERS, ...FACTOR.integers] : INTEGERS,
-    floats: [],
+    ...signatureOf({ stores, adds }, loads[0].element, loads[1].element),
     workgroup: [LANES, 1, 1],
     declarations: loads.map(({ declaration }) => declaration).join("\n"),
     body: bodyOf({ a, b, stores, adds }, rows),
