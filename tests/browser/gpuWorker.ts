@@ -2,7 +2,7 @@ import { type GpuBackend, type GpuOptions, openGpu } from "@neolog/gpu";
 import { conformance } from "@neolog/tensor/testing";
 import { singleGradients } from "../../packages/autograd/src/testing/singleGradients.ts";
 import { attentionSuite } from "./attentionInChunks.ts";
-import { toleranceOf } from "./gpuTolerances.ts";
+import { toleranceOf } from "../../packages/gpu/src/testing.ts";
 import { goldenSuite } from "../goldenSuite.ts";
 import { halfSizeSuite } from "./halfSize.ts";
 import { longRowsSuite } from "./longRows.ts";

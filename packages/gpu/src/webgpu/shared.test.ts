@@ -2,7 +2,8 @@ import { conformance } from "@neolog/tensor/testing";
 import fc from "fast-check";
 import { describe, test } from "vitest";
 import { openGpu } from "../open.ts";
-import { TOLERANCES, whyNoWebGpu } from "./testing.ts";
+import { toleranceOf } from "../testing.ts";
+import { whyNoWebGpu } from "./testing.ts";
 
 fc.configureGlobal({ numRuns: 2 }); // in software a barrier switches every lane, and kernels with barriers compile for a second
 
@@ -10,6 +11,6 @@ const why = await whyNoWebGpu();
 if (why) describe("webgpu, lanes that share", () => test.skip(why));
 else
   conformance("gpu", () => openGpu({ mode: "webgpu", allowSoftware: true, style: "shared" }), {
-    tolerances: TOLERANCES,
+    tolerances: toleranceOf("webgpu"),
     setting: "webgpu, lanes that share",
   });

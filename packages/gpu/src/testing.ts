@@ -13,6 +13,9 @@ const DEVICE_ARITHMETIC: Tolerances = {
   },
 };
 
-/** On WebGPU an element of a product is one float32 sum in ascending order: 1030 terms were 17 ulps off. On WebGL2 it is summed in blocks. */
+/**
+ * On WebGPU an element of a product is one float32 sum in ascending order, as registers allow: 1030 terms were 17 ulps off where a driver
+ * fuses no multiplication with its addition. On WebGL2 it is summed in blocks.
+ */
 export const toleranceOf = (mode: string | undefined): Tolerances =>
   mode === "webgl2" ? DEVICE_ARITHMETIC : { ...DEVICE_ARITHMETIC, sums: 2 ** -20 };
