@@ -37,6 +37,15 @@ export const partsOf = cached((whole): Kernel => {
   };
 });
 
+/** GLSL that gives `largest` and `total` of `row`: its largest logit and Σ exp(logit − largest), from those before on, over its parts. */
+export const joinedParts = (largest: string, total: string): string => `float largest = ${largest};
+  for (int p = 0; p < user_parts; p++) { largest = max(largest, element(user_part, user_partDim.y, 4 * (row * user_parts + p))); }
+  float total = ${total};
+  for (int q = 0; q < user_parts; q++) {
+    vec4 seen = fetch4(user_part, user_partDim.y, 4 * (row * user_parts + q));
+    total += seen.y * expOf(seen.x - largest);
+  }`;
+
 /** Of each row: its largest logit, Σ exp(logit − largest), its loss, and 1 where it counts. */
 const ROWS: Kernel = {
   key: "crossEntropy rows",
@@ -44,13 +53,7 @@ const ROWS: Kernel = {
   body: "return 0;",
   glslFunctions: VECTORS,
   glsl: `int row = first / 4;
-  float largest = ${LEAST};
-  for (int p = 0; p < user_parts; p++) { largest = max(largest, element(user_part, user_partDim.y, 4 * (row * user_parts + p))); }
-  float total = 0.0;
-  for (int q = 0; q < user_parts; q++) {
-    vec4 seen = fetch4(user_part, user_partDim.y, 4 * (row * user_parts + q));
-    total += seen.y * expOf(seen.x - largest);
-  }
+  ${joinedParts(LEAST, "0.0")}
   int id = int(element(user_ids, user_idsDim.y, user_idsAt + row));
   float x = element(user_x, user_xDim.y, user_xAt + row * user_n + max(id, 0));
   float loss = logOf(total) - (x - largest);

@@ -1,7 +1,7 @@
 import { type LogitsArrays, type LogitsNumbers, type View, contiguousLayout, sizeOf } from "@neolog/tensor";
 import { type Executor, type Kernel, array, float, int } from "../kernel.ts";
 import { cached } from "../kernels/cached.ts";
-import { LEAST, PART, isWhole, partsOf } from "./crossEntropy.ts";
+import { LEAST, PART, isWhole, joinedParts, partsOf } from "./crossEntropy.ts";
 import { VECTORS } from "./vectors.ts";
 
 const LANES = "ivec4(0, 1, 2, 3)";
@@ -51,17 +51,10 @@ const STATS: Kernel = {
   glsl: `int row = first / 4;
   vec4 before = vec4(${[0, 1, 2, 3].map((c) => `element(user_seen, user_seenDim.y, user_seenAt + first + ${c})`).join(", ")});
   if (user_fresh != 0) { before = vec4(${LEAST}, 0.0, 0.0, 0.0); }
-  float largest = before.x;
-  for (int p = 0; p < user_parts; p++) { largest = max(largest, element(user_part, user_partDim.y, 4 * (row * user_parts + p))); }
-  float factor = expOf(before.x - largest);
-  float total = before.y * factor;
-  for (int q = 0; q < user_parts; q++) {
-    vec4 seen = fetch4(user_part, user_partDim.y, 4 * (row * user_parts + q));
-    total += seen.y * expOf(seen.x - largest);
-  }
+  ${joinedParts("before.x", "before.y * expOf(before.x - largest)")}
   int id = int(element(user_ids, user_idsDim.y, user_idsAt + row)) - user_start;
   float picked = element(user_x, user_xDim.y, user_xAt + row * user_n + clamp(id, 0, user_n - 1));
-  return vec4(largest, total, before.z + (id >= 0 && id < user_n ? picked : 0.0), factor);`,
+  return vec4(largest, total, before.z + (id >= 0 && id < user_n ? picked : 0.0), expOf(before.x - largest));`,
 };
 
 /** exp(logit − largest)·∂logit/∂raw */
